@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it lacks.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+INSTALL ?= editable
+SHELL   := /bin/bash
+BIN      = $(VENV)/bin
+STAMP    = $(VENV)/.installed-$(INSTALL)
+
+.PHONY: help demo test lint types unit format protos clean
+
+help:            ## show what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(STAMP)   ## upload real data to a uringd of its own, compare it, show what it gained
+	$(BIN)/python -I bench/demo.py
+
+test: lint types unit  ## lint, types and all tests
+
+lint: $(STAMP)   ## ruff, buf and hadolint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd protos && ../$(BIN)/buf lint
+	$(BIN)/hadolint docker/Dockerfile
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(STAMP)   ## the tests
+	$(BIN)/python -Im pytest -n 2 $(TESTS)
+
+bench: $(STAMP)  ## the figures of bench/README.md on your own disk (QUICK=1 for a short look)
+	$(BIN)/python -I bench/run.py $(if $(QUICK),--quick)
+
+format: $(STAMP) ## let ruff lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(STAMP) ## generate the Protocol Buffers module again
+	$(BIN)/python -I protos/generate.py
+
+clean:           ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -f uringio/_binding/*.so uringio/_binding/_liburing.c uringio/_binding/*.o
+
+# The system's part (a C compiler, liburing's header, Python's venv), then ours.
+$(STAMP): pyproject.toml setup.py $(wildcard uringio/_binding/*.txt uringio/_binding/*.c uringio/_binding/build.py)
+	@PYTHON=$(PYTHON) .ci/system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(INSTALL),wheel)
+	$(BIN)/python -m pip install --quiet build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
+else
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+endif
+	@touch $@
