@@ -1,0 +1,48 @@
+"""Big writes at the speed of the disk, awaited: io_uring for trio, durable and atomic."""
+
+from uringio._ring.features import RingFeatures
+from uringio._ring.pool import Slot
+from uringio._ring.probe import Probe, probe
+from uringio._trio.file import UringFile
+from uringio._trio.rings import Ring, RingStatistics, open_ring, write_file
+from uringio._trio.writer import BulkWriter, Receipt
+from uringio.exceptions import (
+    AccessError,
+    BrokenError,
+    ClosedError,
+    ForkedError,
+    IncompleteError,
+    NoSpaceError,
+    OperationError,
+    TargetExistsError,
+    TargetMissingError,
+    UnavailableError,
+    UringioError,
+    WrongThreadError,
+)
+
+__all__ = [
+    "AccessError",
+    "BrokenError",
+    "BulkWriter",
+    "ClosedError",
+    "ForkedError",
+    "IncompleteError",
+    "NoSpaceError",
+    "OperationError",
+    "Probe",
+    "Receipt",
+    "Ring",
+    "RingFeatures",
+    "RingStatistics",
+    "Slot",
+    "TargetExistsError",
+    "TargetMissingError",
+    "UnavailableError",
+    "UringFile",
+    "UringioError",
+    "WrongThreadError",
+    "open_ring",
+    "probe",
+    "write_file",
+]

@@ -1,0 +1,111 @@
+"""The one surface that every ring has, and what all rings share.
+
+A ring takes operations (`prepare`, `prepare_chain`), hands them over in one go (`submit`), makes
+`wakeup_fd` readable when something has finished, and gives the results out (`reap`). It is
+synchronous and knows nothing of trio. The layers above cannot tell one ring from another; so the
+fallback and the simulator run the very code that the real ring runs.
+
+Rules of the surface:
+- A token names one operation for ever: tokens are counted up and never used twice, so a late
+  `cancel` can hit nothing but what it was meant for.
+- From `prepare` until its completion was reaped, an operation is in flight and the ring holds its
+  memory. Every prepared operation completes exactly once, also after `cancel`.
+- A ring belongs to the thread and the process that made it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from uringio.exceptions import ClosedError, ForkedError, WrongThreadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uringio._ring.features import RingFeatures
+    from uringio._ring.operations import Opcode, Operation
+    from uringio._ring.pool import BufferPool
+
+
+class Completion(NamedTuple):
+    """What became of one operation: `result` is the system call's value, or -errno."""
+
+    token: int
+    result: int
+
+
+class RingLike(Protocol):
+    """What the layers above may ask of a ring. All calls return at once."""
+
+    features: RingFeatures
+    wakeup_fd: int
+    """Readable when there may be something to reap. Its count means nothing."""
+
+    @property
+    def in_flight(self) -> int:
+        """Operations prepared or submitted whose completion was not reaped yet."""
+
+    @property
+    def prepared(self) -> int:
+        """Operations that `submit` has still to hand over."""
+
+    def supports(self, opcode: Opcode) -> bool:
+        """Whether this ring executes such operations itself."""
+
+    def prepare(self, operation: Operation) -> int:
+        """Take one operation; the result is its token."""
+
+    def prepare_chain(self, operations: Sequence[Operation]) -> range:
+        """Take soft-linked operations, all or none; the result is their tokens, in order."""
+
+    def cancel(self, token: int) -> None:
+        """Ask for an early end (-ECANCELED). The operation still completes, maybe as if unasked."""
+
+    def submit(self) -> int:
+        """Hand over what was prepared; the result counts what must wait for a later call."""
+
+    def reap(self) -> list[Completion]:
+        """Clear the wake-up and take all completions there are."""
+
+    def register(self, pool: BufferPool) -> None:
+        """Register the pool's slots for fixed operations, as many as can be had."""
+
+    def close(self) -> None:
+        """Give the ring back. Nothing may be in flight."""
+
+
+_rings: weakref.WeakSet[OwnedRing] = weakref.WeakSet()
+
+
+class OwnedRing:
+    """Refuses use from another thread, from a forked child, and after close."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._process = os.getpid()
+        self._unusable: type[Exception] | None = None
+        _rings.add(self)
+
+    def _check_owner(self) -> None:
+        if self._unusable is ForkedError:
+            raise ForkedError(
+                f"this ring belongs to process {self._process}: open a new one after a fork"
+            )
+        if self._unusable is not None:
+            raise ClosedError("this ring is closed")
+        if threading.get_ident() != self._thread:
+            raise WrongThreadError(
+                "this ring belongs to another thread: open one in each thread that writes"
+            )
+
+
+def _disown_after_fork() -> None:
+    # A child shares the ring's memory with its parent: one submit there corrupts both.
+    for ring in _rings:
+        ring._unusable = ForkedError  # noqa: SLF001  # the hook is OwnedRing's own other half
+
+
+os.register_at_fork(after_in_child=_disown_after_fork)

@@ -1,0 +1,129 @@
+"""The thread ring: the same surface over plain system calls in worker threads.
+
+For systems without io_uring. It does the same operations with the same results; what it cannot
+have is registered memory and one system call for many operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from uringio._ring.execute import CALLS, execute_chain
+from uringio._ring.features import RingFeatures
+from uringio._ring.ring import Completion, OwnedRing
+from uringio.exceptions import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uringio._ring.operations import Opcode, Operation
+    from uringio._ring.pool import BufferPool
+
+WORKERS = 4
+"""Threads, and so system calls at a time: one writes, one syncs, two overlap them. More of them
+only contend for the interpreter and the inode."""
+
+
+class ThreadRing(OwnedRing):
+    """Operations in worker threads; `entries` bounds nothing here and is only reported."""
+
+    def __init__(self, entries: int = 256, *, reason: str = "it was asked for") -> None:
+        super().__init__()
+        self.features = RingFeatures("threads", entries, entries)
+        self.features.notes.append(f"writing through threads: {reason}")
+        self.wakeup_fd, self._wake_fd = _wakeup_pair()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="uringio")
+        self._prepared: list[tuple[range, list[Operation]]] = []
+        self._running: dict[int, tuple[range, Future[None]]] = {}
+        self._completed: deque[Completion] = deque()
+        self._next_token = 1
+        self.in_flight = 0
+
+    @property
+    def prepared(self) -> int:
+        """Operations that `submit` has still to hand over."""
+        return sum(len(tokens) for tokens, _ in self._prepared)
+
+    def supports(self, opcode: Opcode) -> bool:
+        """Whether there is such a system call."""
+        return opcode in CALLS
+
+    def prepare(self, operation: Operation) -> int:
+        """Take one operation; the result is its token."""
+        return self.prepare_chain([operation])[0]
+
+    def prepare_chain(self, operations: Sequence[Operation]) -> range:
+        """Take soft-linked operations; the result is their tokens, in order."""
+        self._check_owner()
+        tokens = range(self._next_token, self._next_token + len(operations))
+        self._next_token = tokens.stop
+        self._prepared.append((tokens, list(operations)))
+        self.in_flight += len(tokens)
+        return tokens
+
+    def cancel(self, token: int) -> None:
+        """End an operation that no thread has begun; one that runs, runs to its end."""
+        self._check_owner()
+        for i, (tokens, _) in enumerate(self._prepared):
+            if token in tokens:
+                del self._prepared[i]
+                self._complete(tokens, [-errno.ECANCELED] * len(tokens))
+                return
+        tokens, future = self._running.get(token, (range(0), None))
+        if future is not None and future.cancel():
+            self._complete(tokens, [-errno.ECANCELED] * len(tokens))
+
+    def submit(self) -> int:
+        """Hand what was prepared to the threads."""
+        self._check_owner()
+        for tokens, operations in self._prepared:
+            future = self._pool.submit(self._run, tokens, operations)
+            self._running.update(dict.fromkeys(tokens, (tokens, future)))
+        self._prepared.clear()
+        return 0
+
+    def reap(self) -> list[Completion]:
+        """Clear the wake-up and take all completions there are."""
+        self._check_owner()
+        with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
+            os.read(self.wakeup_fd, 4096)
+        completions = [self._completed.popleft() for _ in range(len(self._completed))]
+        for token, _ in completions:
+            self._running.pop(token, None)
+        self.in_flight -= len(completions)
+        return completions
+
+    def register(self, pool: BufferPool) -> None:
+        """Nothing to register with: the slots stay ordinary memory."""
+
+    def close(self) -> None:
+        """End the threads. Nothing may be in flight."""
+        if self._unusable is None:
+            self._unusable = ClosedError
+            self._pool.shutdown()
+            for fd in {self.wakeup_fd, self._wake_fd}:
+                os.close(fd)
+
+    def _run(self, tokens: range, operations: list[Operation]) -> None:
+        self._complete(tokens, execute_chain(operations))
+
+    def _complete(self, tokens: range, results: list[int]) -> None:
+        self._completed.extend(map(Completion, tokens, results))
+        with contextlib.suppress(BlockingIOError):  # a full pipe is readable already
+            os.write(self._wake_fd, (1).to_bytes(8, "little"))
+
+
+def _wakeup_pair() -> tuple[int, int]:
+    """Make a descriptor that wakes and the one that wakes it: an eventfd, or a pipe elsewhere."""
+    if hasattr(os, "eventfd"):
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        return fd, fd
+    reader, writer = os.pipe()
+    for fd in (reader, writer):
+        os.set_blocking(fd, False)
+    return reader, writer

@@ -1,0 +1,309 @@
+"""The io_uring ring.
+
+What the kernel does, and what follows for this file (io_uring_setup(2), measured in tests):
+
+- SINGLE_ISSUER | DEFER_TASKRUN runs completion work only when this thread enters the kernel, so it
+  never interrupts Python in between. The price: epoll on the ring's own descriptor misses every
+  wake-up then. A registered eventfd does not. Its count says nothing about how much there is to
+  reap; the reap loop in C says that (see liburing.csrc.c).
+- Flags came one by one with Linux 5.18 to 6.1. A kernel answers EINVAL to what it does not know, so
+  flags are peeled off from the newest on, and what was not to be had is noted.
+- The kernel may take a batch in part. What it left stays in the submission queue and goes first
+  next time; new records wait in our batch until the whole of it fits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+from uringio import _binding
+from uringio._ring import libc
+from uringio._ring.features import RingFeatures
+from uringio._ring.operations import Opcode, Operation
+from uringio._ring.ring import Completion, OwnedRing
+from uringio._ring.unavailable import why_unavailable
+from uringio.exceptions import BrokenError, ClosedError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uringio._ring.pool import BufferPool
+
+lib: Any = _binding.lib
+ffi: Any = _binding.ffi
+
+SETUP_FLAGS = {
+    "SUBMIT_ALL": 1 << 7,  # 5.18: one bad SQE does not hold up those behind it
+    "COOP_TASKRUN": 1 << 8,  # 5.19: no interrupt to run completion work
+    "TASKRUN_FLAG": 1 << 9,  # 5.19: the ring says when such work is waiting
+    "SINGLE_ISSUER": 1 << 12,  # 6.0
+    "DEFER_TASKRUN": 1 << 13,  # 6.1: completion work runs only when we reap
+}
+SETUP_ATTEMPTS = (
+    ("SUBMIT_ALL", "TASKRUN_FLAG", "SINGLE_ISSUER", "DEFER_TASKRUN"),
+    ("SUBMIT_ALL", "COOP_TASKRUN", "TASKRUN_FLAG", "SINGLE_ISSUER"),
+    ("SUBMIT_ALL", "COOP_TASKRUN", "TASKRUN_FLAG"),
+    ("SUBMIT_ALL",),
+    (),
+)
+IOSQE_IO_LINK = 1 << 2
+
+ENTRIES_MIN, ENTRIES_MAX = 8, 4096
+"""Queue depth in operations: a publish chain must fit, and 4,096 SQEs are 256 KiB of ring."""
+
+RECORD = struct.Struct("=BBHiQQIIQ")
+"""struct uringio_record: opcode, sqe_flags, buffer_index, fd, offset, address, length, op_flags,
+token."""
+COMPLETION = struct.Struct("=QiI")
+"""struct uringio_completion: token, result, flags."""
+
+BROKEN_AFTER_REFUSALS = 10_000
+"""Submits in a row that the kernel refuses with EAGAIN or EBUSY before the ring counts as broken:
+each comes after a reap, so that many mean that nothing moves any more."""
+
+
+class UringRing(OwnedRing):
+    """One io_uring instance with a queue depth of `entries` (8 to 4,096, rounded up to 2^n).
+
+    Raises `UnavailableError` with the reason and the mend where the kernel gives no ring.
+    """
+
+    def __init__(self, entries: int = 256) -> None:
+        if not ENTRIES_MIN <= entries <= ENTRIES_MAX:
+            raise ValueError(f"entries must be {ENTRIES_MIN} to {ENTRIES_MAX}, not {entries}")
+        if lib is None:
+            raise UnavailableError(why_unavailable(errno.ENOSYS, binding=_binding.missing))
+        super().__init__()
+        self._ring = ffi.new("struct io_uring *")
+        entries = 1 << (entries - 1).bit_length()
+        self.features = self._set_up(entries)
+        self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            _check(lib.io_uring_register_eventfd(self._ring, self.wakeup_fd))
+            self.features.missing_opcodes = self._missing_opcodes()
+        except BaseException:
+            self.close()
+            raise
+        self._batch = bytearray(entries * RECORD.size)
+        self._batch_memory = ffi.from_buffer(self._batch)
+        self._batched = 0
+        self._filled = ffi.new("unsigned *")
+        self._more = ffi.new("int *")
+        self._reaped = bytearray(entries * 2 * COMPLETION.size)
+        self._reaped_memory = ffi.from_buffer(self._reaped)
+        self._next_token = 1
+        self._held: dict[int, object] = {}
+        self._left_in_queue = 0
+        self._refusals = 0
+
+    def _set_up(self, entries: int) -> RingFeatures:
+        params = ffi.new("struct io_uring_params *")
+        result = 0
+        for names in SETUP_ATTEMPTS:
+            ffi.buffer(params)[:] = bytes(ffi.sizeof("struct io_uring_params"))
+            params.flags = sum(SETUP_FLAGS[name] for name in names)
+            result = lib.io_uring_queue_init_params(entries, self._ring, params)
+            if result != -errno.EINVAL:
+                break
+        if result < 0:
+            self._unusable = ClosedError
+            raise UnavailableError(why_unavailable(-result))
+        features = RingFeatures("io_uring", params.sq_entries, params.cq_entries, names)
+        if names is not SETUP_ATTEMPTS[0]:
+            lost = sorted(set(SETUP_ATTEMPTS[0]) - set(names))
+            features.notes.append(f"this kernel does not take the ring flags {', '.join(lost)}")
+        return features
+
+    def _missing_opcodes(self) -> frozenset[Opcode]:
+        supported = bytearray(max(Opcode) + 1)
+        _check(lib.uringio_probe_opcodes(self._ring, ffi.from_buffer(supported), len(supported)))
+        return frozenset(opcode for opcode in Opcode if not supported[opcode])
+
+    @property
+    def in_flight(self) -> int:
+        """Operations prepared or submitted whose completion was not reaped yet."""
+        return len(self._held)
+
+    @property
+    def prepared(self) -> int:
+        """Operations that `submit` has still to hand over."""
+        return self._batched + self._left_in_queue
+
+    def supports(self, opcode: Opcode) -> bool:
+        """Whether this kernel's io_uring has the operation."""
+        return opcode not in self.features.missing_opcodes
+
+    def prepare(self, operation: Operation) -> int:
+        """Take one operation; the result is its token."""
+        self._check_owner()
+        self._make_room(1)
+        return self._add(operation, 0)
+
+    def prepare_chain(self, operations: Sequence[Operation]) -> range:
+        """Take soft-linked operations, all or none; the result is their tokens, in order."""
+        self._check_owner()
+        if not 1 <= len(operations) <= self.features.entries:
+            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
+        self._make_room(len(operations))
+        first = self._next_token
+        last = len(operations) - 1
+        for i, operation in enumerate(operations):
+            self._add(operation, IOSQE_IO_LINK if i < last else 0)
+        return range(first, self._next_token)
+
+    def cancel(self, token: int) -> None:
+        """Ask the kernel for an early end (IORING_OP_ASYNC_CANCEL)."""
+        self._check_owner()
+        if token not in self._held:
+            return
+        self._make_room(1)
+        self._pack(Opcode.ASYNC_CANCEL, 0, 0, -1, 0, token, 0, 0, None)
+
+    def submit(self) -> int:
+        """Hand over what was prepared; the result counts what must wait for a later call.
+
+        Raises `BrokenError` when the kernel refuses for good.
+        """
+        self._check_owner()
+        if not self._batched and not self._left_in_queue:
+            return 0
+        result = lib.uringio_submit(self._ring, self._batch_memory, self._batched, self._filled)
+        if self._filled[0]:
+            self._batched = 0
+        self._left_in_queue = lib.io_uring_sq_ready(self._ring) if result < 0 else 0
+        if result in {-errno.EAGAIN, -errno.EBUSY}:
+            self._refusals += 1
+            if self._refusals < BROKEN_AFTER_REFUSALS:
+                return self.prepared
+        elif result == 0:
+            self._refusals = 0
+            return self.prepared
+        raise BrokenError(f"the kernel takes no more operations: {os.strerror(-result)}")
+
+    def reap(self) -> list[Completion]:
+        """Clear the wake-up and take all completions there are."""
+        self._check_owner()
+        with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
+            os.eventfd_read(self.wakeup_fd)
+        completions: list[Completion] = []
+        while True:
+            count = lib.uringio_reap(
+                self._ring, self._reaped_memory, self.features.completion_entries, self._more
+            )
+            if count < 0:
+                raise BrokenError(f"completions cannot be reaped: {os.strerror(-count)}")
+            end = count * COMPLETION.size
+            for token, result, _ in COMPLETION.iter_unpack(memoryview(self._reaped)[:end]):
+                if self._held.pop(token) is not None:  # None: a cancel, of interest to nobody
+                    completions.append(Completion(token, result))
+            if not self._more[0]:
+                return completions
+
+    def register(self, pool: BufferPool) -> None:
+        """Register the pool's slots, halving their number while RLIMIT_MEMLOCK refuses them."""
+        self._check_owner()
+        count = len(pool.slots)
+        result = -errno.ENOMEM
+        while count > 0:
+            result = lib.uringio_register_slots(self._ring, pool.address, pool.slot_bytes, count)
+            if result != -errno.ENOMEM:
+                break
+            count //= 2
+        if result < 0:
+            count = 0
+        for slot in pool.slots[:count]:
+            slot.buffer_index = slot.index
+        features = self.features
+        features.registered_slots = count
+        if count < len(pool.slots):
+            features.notes.append(
+                f"{len(pool.slots) - count} of {len(pool.slots)} slots are not registered: "
+                f"{why_unavailable(-result if result < 0 else errno.ENOMEM)}"
+            )
+
+    def close(self) -> None:
+        """Give the ring back to the kernel. Nothing may be in flight."""
+        if self._unusable is not None:
+            return
+        self._unusable = ClosedError
+        lib.io_uring_queue_exit(self._ring)
+        os.close(self.wakeup_fd)
+
+    def _make_room(self, count: int) -> None:
+        if self._batched + count > self.features.entries:
+            self.submit()
+        if self._batched + count > self.features.entries:
+            raise BrokenError("the kernel takes no operations and the batch is full")
+
+    def _add(self, op: Operation, sqe_flags: int) -> int:
+        """Turn an Operation into a record, as liburing's io_uring_prep_*() functions lay it out."""
+        opcode = op.opcode
+        offset, address, length = op.offset, 0, op.length
+        kept: object = op
+        if op.data is not None:
+            memory = ffi.from_buffer(op.data)
+            address = int(ffi.cast("uintptr_t", memory))
+            kept = (op, memory)
+        elif opcode is Opcode.FALLOCATE:
+            address, length = op.length, op.mode
+        elif opcode is Opcode.FTRUNCATE:
+            offset, length = op.length, 0
+        elif op.path:
+            path = ffi.new("char[]", op.path)
+            address = int(ffi.cast("uintptr_t", path))
+            length = op.mode
+            other = None
+            if opcode is Opcode.OPENAT2:
+                how = libc.open_how(op.flags, op.mode)
+                other = ffi.from_buffer(how)
+                length = len(how)
+            elif op.other_path:
+                other = ffi.new("char[]", op.other_path)
+                length = op.other_fd & 0xFFFFFFFF
+            if other is not None:
+                offset = int(ffi.cast("uintptr_t", other))
+            kept = (op, path, other)
+        flags = 0 if opcode is Opcode.OPENAT2 else op.flags
+        index = max(op.buffer_index, 0)
+        return self._pack(opcode, sqe_flags, index, op.fd, offset, address, length, flags, kept)
+
+    def _pack(
+        self,
+        opcode: int,
+        sqe_flags: int,
+        index: int,
+        fd: int,
+        offset: int,
+        address: int,
+        length: int,
+        op_flags: int,
+        kept: object,
+    ) -> int:
+        token = self._next_token
+        self._next_token += 1
+        at = self._batched * RECORD.size
+        RECORD.pack_into(
+            self._batch,
+            at,
+            opcode,
+            sqe_flags,
+            index,
+            fd,
+            offset,
+            address,
+            length,
+            op_flags,
+            token,
+        )
+        self._batched += 1
+        self._held[token] = kept
+        return token
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise UnavailableError(why_unavailable(-result))

@@ -1,0 +1,109 @@
+"""Open a file, and find out whether direct I/O is really to be had on it.
+
+What the kernel does: O_DIRECT in open(2) with O_CREAT can leave a created file behind and say
+EINVAL. So a file is opened without it, asked (statx(2) STATX_DIOALIGN, Linux 6.1), and switched by
+F_SETFL. Where statx says nothing, tmpfs and btrfs take O_DIRECT and then copy through the page
+cache all the same; what gives them away is that they also take an access that is not aligned,
+which real direct I/O refuses with EINVAL. They count as buffered here, for that is what they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from uringio._ring import libc, operations
+from uringio._ring.operations import O_DIRECT
+from uringio.exceptions import UnavailableError, operation_error
+
+if TYPE_CHECKING:
+    from uringio._ring.operations import Operation
+    from uringio._trio.reactor import Reactor
+
+Direct = Literal["auto", "require", "never"]
+
+BLOCK_BYTES = 4096
+"""Direct writes start and end on this boundary even where the device takes 512 bytes: the file
+system's own blocks are 4 KiB, and a part of one would be read, zeroed and serialised first."""
+
+NOT_OFFERED = "the file system does not offer direct I/O (O_DIRECT) for this file"
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """An open descriptor and how it may be used.
+
+    `block_bytes` is what offsets and lengths of writes must be multiples of, `memory_bytes` the
+    same for addresses; both are 1 when the file is buffered.
+    """
+
+    fd: int
+    path: str
+    direct: bool
+    block_bytes: int
+    memory_bytes: int
+
+
+async def open_file(reactor: Reactor, operation: Operation, path: str, direct: Direct) -> OpenFile:
+    """Open by `operation` and settle direct or buffered. The caller closes the descriptor."""
+    if direct not in {"auto", "require", "never"}:
+        raise ValueError(f'direct must be "auto", "require" or "never", not {direct!r}')
+    fd = await reactor.perform(operation)
+    if fd < 0:
+        raise operation_error(-fd, "open", path)
+    try:
+        memory_bytes = 0 if direct == "never" else _switch_to_direct(fd, operation.flags)
+        if direct == "require" and not memory_bytes:
+            raise UnavailableError(f'{path}: {NOT_OFFERED}; direct="auto" writes it buffered')
+    except BaseException:
+        os.close(fd)
+        raise
+    if not memory_bytes:
+        return OpenFile(fd, path, direct=False, block_bytes=1, memory_bytes=1)
+    return OpenFile(fd, path, direct=True, block_bytes=BLOCK_BYTES, memory_bytes=memory_bytes)
+
+
+def _switch_to_direct(fd: int, flags: int) -> int:
+    """Set O_DIRECT; the result is the alignment of memory in bytes, 0 when it is not to be had."""
+    said = libc.statx_direct_alignment(fd)
+    if not O_DIRECT or said == (0, 0) or (said and said.offset > BLOCK_BYTES):
+        return 0
+    before = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, before | O_DIRECT)
+    except OSError:
+        return 0
+    if said is not None:
+        return said.memory
+    if _refuses_unaligned(fd, fresh=bool(flags & os.O_EXCL)):
+        return BLOCK_BYTES
+    fcntl.fcntl(fd, fcntl.F_SETFL, before)
+    return 0
+
+
+def _refuses_unaligned(fd: int, *, fresh: bool) -> bool:
+    try:
+        if fresh:  # reading an empty file ends before anything is checked
+            os.pwrite(fd, b"\0", 0)
+            os.ftruncate(fd, 0)
+        else:
+            os.pread(fd, 1, 0)
+    except OSError as exc:
+        return exc.errno == errno.EINVAL
+    return False
+
+
+async def open_directory(reactor: Reactor, path: str) -> int:
+    """Open a directory for *at() calls and for fsync; the result is the descriptor."""
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    fd = await reactor.perform(operations.open_at(AT_FDCWD, path or ".", flags))
+    if fd < 0:
+        raise operation_error(-fd, "open", path)
+    return fd
+
+
+AT_FDCWD = -100
+"""openat(2): relative to the working directory."""

@@ -1,0 +1,145 @@
+"""Publish: make a finished file durable, then visible under its name, then the name durable.
+
+Which call makes which promise:
+- fsync(file), after the completion of every write: the bytes and the size survive a power cut.
+- rename: readers see the whole file or the old one, never a part. After the fsync, or the name
+  could survive without the bytes.
+- fsync(directory): the name survives a power cut. Before it, a crash may bring the old one back.
+
+They go to the kernel as one soft-linked chain. A soft link breaks at the first error, so the name
+cannot appear over a file whose fsync failed. (A hard link would go on: an fsync after a failed
+write reports success, and the rename would publish a hole.) An fsync that failed is never asked
+again: the kernel marks the pages clean after the first error, and the second answer is a false 0.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from uringio._ring import operations
+from uringio._ring.execute import breaks_chain
+from uringio._ring.operations import NAMES, RENAME_NOREPLACE, Opcode, Operation
+from uringio.exceptions import operation_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uringio._trio.reactor import Reactor
+
+Durability = Literal["written", "durable", "published"]
+DURABILITIES: tuple[Durability, ...] = ("written", "durable", "published")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in an open directory."""
+
+    dir_fd: int
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One member of a chain, and the path that its error names."""
+
+    operation: Operation
+    path: str
+
+
+def publish_steps(
+    fd: int,
+    source: Place,
+    target: Place,
+    *,
+    tail: Operation | None,
+    cut_to: int | None,
+    overwrite: bool,
+    durability: Durability,
+) -> list[Step]:
+    """Build the chain: write the tail, cut to size, fsync, rename, fsync the directory.
+
+    `tail` is the last write, or None; `cut_to` the size in bytes when the file is longer than its
+    content. "durable" leaves out the directory's fsync, "written" both.
+    """
+    steps = [Step(tail, source.path)] if tail is not None else []
+    if cut_to is not None:
+        steps.append(Step(operations.ftruncate(fd, cut_to), source.path))
+    if durability != "written":
+        steps.append(Step(operations.fsync(fd), source.path))
+    rename = operations.rename(
+        source.dir_fd, source.name, target.dir_fd, target.name, replace=overwrite
+    )
+    steps.append(Step(rename, target.path))
+    if durability == "published":
+        steps.append(Step(operations.fsync(target.dir_fd), f"the directory of {target.path}"))
+    return steps
+
+
+async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> None:
+    """Run a chain to its end, or raise the error of the member that broke it.
+
+    A short write breaks a chain without being an error: the rest of it, and what was linked behind
+    it, is submitted again. Not to be cancelled in the middle: shield the call.
+    """
+    left = list(steps)
+    while left:
+        results = await reactor.perform_chain([step.operation for step in left])
+        at = _first_broken(left, results)
+        if at is None:
+            return
+        step, result = left[at], results[at]
+        if result > 0:
+            left = [Step(_rest_of_write(step.operation, result), step.path), *left[at + 1 :]]
+        elif _is_refused_noreplace(step.operation, result):
+            await _link_instead(reactor, step)
+            left = left[at + 1 :]
+        else:
+            raise step_error(step, result)
+
+
+def _first_broken(steps: list[Step], results: list[int]) -> int | None:
+    """Find the member that broke the chain: the others say -ECANCELED, before and behind it."""
+    broken = [i for i, step in enumerate(steps) if breaks_chain(step.operation, results[i])]
+    culprits = [i for i in broken if results[i] != -errno.ECANCELED]
+    return next(iter(culprits or broken), None)
+
+
+def _rest_of_write(operation: Operation, written: int) -> Operation:
+    assert operation.data is not None
+    rest = memoryview(operation.data).cast("B")[written:]
+    return operations.write(
+        operation.fd,
+        rest,
+        operation.offset + written,
+        operation.length - written,
+        buffer_index=operation.buffer_index,
+    )
+
+
+def _is_refused_noreplace(operation: Operation, result: int) -> bool:
+    refused = result in {-errno.EINVAL, -errno.ENOSYS}
+    return refused and operation.opcode is Opcode.RENAMEAT and operation.flags == RENAME_NOREPLACE
+
+
+async def _link_instead(reactor: Reactor, step: Step) -> None:
+    """Give the file its name where there is no RENAME_NOREPLACE: a link never replaces."""
+    op = step.operation
+    source, target = op.path.decode(), op.other_path.decode()
+    linked = Step(operations.link(op.fd, source, op.other_fd, target), step.path)
+    await run_steps(reactor, [linked, Step(operations.unlink(op.fd, source), step.path)])
+
+
+def step_error(step: Step, result: int) -> Exception:
+    """Turn a member's result into its error."""
+    operation = step.operation
+    is_write = operation.data is not None
+    return operation_error(
+        -result if result < 0 else errno.EIO,
+        NAMES[operation.opcode],
+        step.path,
+        operation.offset if is_write else None,
+        operation.length if is_write else None,
+    )

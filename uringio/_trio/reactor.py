@@ -1,0 +1,280 @@
+"""The reactor: everything that goes into a ring or comes out of it passes here.
+
+What trio and the ring demand of each other:
+- Submissions are batched: operations are prepared as tasks run, and one `submit` goes in when trio
+  is about to wait (`Instrument.before_io_wait`). Only a submit: completion work half done there
+  would wake nobody, for the eventfd does not fire for its rest.
+- One system task reaps. It is a system task because completions must be reaped as long as anybody
+  waits for one: a task in `perform` leaves only at its completion (`Abort.FAILED`), so a reaper
+  that was cancelled together with its waiters would leave them there for ever.
+- An exception in an instrument makes trio drop the instrument. So a ring that fails there is marked
+  broken there and tells its waiters in the next tick.
+"""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+from outcome import Value
+
+from uringio._ring.execute import breaks_chain, execute
+from uringio.exceptions import BrokenError, ClosedError, UringioError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from uringio._ring.operations import Operation
+    from uringio._ring.ring import RingLike
+
+    Callback = Callable[[int], None]
+    RaiseCancel = Callable[[], NoReturn]
+
+IN_FLIGHT_MAX = 4096
+"""Operations in flight through one reactor: beyond it tasks wait their turn. Bounds the kernel's
+memory for requests (about 256 bytes each) and what a close has to wait for."""
+
+CLOSE_TIMEOUT_S = 60.0
+"""How long a close waits for the kernel to give operations back. A disk that takes longer for one
+write has failed; its memory is then leaked, since freeing it could let the disk read other data."""
+
+CANCELLED_RESULTS = frozenset({-errno.ECANCELED, -errno.EINTR})
+"""What an operation says that was ended early: before it began, or in a kernel worker."""
+
+_leaked: list[object] = []
+"""Rings and pools that could not be closed: kept for the life of the process."""
+
+
+class Reactor(trio.abc.Instrument):
+    """Runs operations of one ring for the tasks of one trio run."""
+
+    def __init__(self, ring: RingLike) -> None:
+        self.ring = ring
+        self._waiting: dict[int, Callback] = {}
+        self._idle = trio.lowlevel.ParkingLot()
+        self._turn = trio.lowlevel.ParkingLot()
+        self._reaper = trio.CancelScope()
+        self._stopped = trio.Event()
+        self._failure: UringioError | None = None
+        self._closing = False
+        self._trio_token = trio.lowlevel.current_trio_token()
+        self.gave_up = False
+
+    def open(self) -> None:
+        """Start the reaper and join trio's scheduler."""
+        trio.lowlevel.add_instrument(self)
+        trio.lowlevel.spawn_system_task(self._reap_until_closed, name="uringio reaper")
+
+    @property
+    def in_flight(self) -> int:
+        """Operations started here whose completion has not come."""
+        return len(self._waiting)
+
+    def start(self, operation: Operation, callback: Callback) -> int:
+        """Start an operation; the reaper calls `callback(result)` once, which must not raise.
+
+        The result is a token for `cancel`.
+        """
+        self._check_open()
+        token = self.ring.prepare(operation)
+        self._waiting[token] = callback
+        return token
+
+    def cancel(self, token: int) -> None:
+        """Ask for an early end of an operation. Its callback is called all the same."""
+        if token in self._waiting and self._failure is None:
+            self.ring.cancel(token)
+
+    async def perform(self, operation: Operation) -> int:
+        """Await one operation: the system call's result, or -errno.
+
+        A cancelled task asks the kernel to cancel and then waits for the completion all the same,
+        because until then the memory is the kernel's. If the operation was done by then, its
+        result is returned and the cancellation is delivered at the next checkpoint.
+        """
+        await self._wait_turn(1)
+        if not self.ring.supports(operation.opcode):
+            return await trio.to_thread.run_sync(execute, operation)
+        task = trio.lowlevel.current_task()
+        token = self.start(operation, partial(_resume, task))
+        cancelled: RaiseCancel | None = None
+
+        def abort(raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
+            nonlocal cancelled
+            cancelled = raise_cancel
+            self.cancel(token)
+            return trio.lowlevel.Abort.FAILED
+
+        result: int = await trio.lowlevel.wait_task_rescheduled(abort)
+        if cancelled is not None and result in CANCELLED_RESULTS:
+            cancelled()
+        return result
+
+    async def perform_chain(self, operations: Sequence[Operation]) -> list[int]:
+        """Await soft-linked operations, submitted as one: their results, in order.
+
+        The first that fails, or writes short, cancels those behind it (-ECANCELED). Where the ring
+        lacks one of the operations, they are done one by one with the same outcome. A cancelled
+        task leaves when all have completed, as in `perform`.
+        """
+        await self._wait_turn(len(operations))
+        if not all(self.ring.supports(operation.opcode) for operation in operations):
+            return await self._perform_one_by_one(operations)
+        task = trio.lowlevel.current_task()
+        chain = _Chain(len(operations), partial(_resume, task))
+        self._check_open()
+        tokens = self.ring.prepare_chain(operations)
+        for index, token in enumerate(tokens):
+            self._waiting[token] = partial(chain.completed, index)
+        cancelled: RaiseCancel | None = None
+
+        def abort(raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
+            nonlocal cancelled
+            cancelled = raise_cancel
+            for token in tokens:
+                self.cancel(token)
+            return trio.lowlevel.Abort.FAILED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if cancelled is not None and not CANCELLED_RESULTS.isdisjoint(chain.results):
+            cancelled()
+        return chain.results
+
+    async def perform_always(self, operation: Operation) -> int:
+        """Await an operation that cleans up: also on a ring that is broken or closing.
+
+        Neither cancellable nor ever an exception: the result, or -errno.
+        """
+        result = -errno.EIO
+        with trio.CancelScope(shield=True):
+            if self._failure is None and not self._closing:
+                result = await self.perform(operation)
+            else:
+                result = await trio.to_thread.run_sync(execute, operation)
+        return result
+
+    async def _wait_turn(self, count: int) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._waiting and len(self._waiting) + count > IN_FLIGHT_MAX:
+            await self._turn.park()
+
+    async def _perform_one_by_one(self, operations: Sequence[Operation]) -> list[int]:
+        results: list[int] = []
+        broken = False
+        for operation in operations:
+            if broken:
+                result = -errno.ECANCELED
+            else:
+                result = await self.perform(operation)
+            results.append(result)
+            broken = broken or breaks_chain(operation, result)
+        return results
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is in flight."""
+        while self._waiting:
+            await self._idle.park()
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # trio's signature
+        """Hand over what the tasks of this tick have prepared (called by trio)."""
+        try:
+            left = self.ring.submit() if self.ring.prepared else 0
+        except UringioError as exc:
+            self._failure, left = exc, 1
+        if left:
+            # The kernel is short of memory or of CQ space: reap, and try again next tick. Tasks
+            # that are resumed from here would not run, for trio has settled how long it sleeps.
+            self._trio_token.run_sync_soon(self._reap, idempotent=True)
+
+    async def aclose(self) -> bool:
+        """Wait for what is in flight, then stop; False if the kernel kept operations.
+
+        Not cancellable; takes CLOSE_TIMEOUT_S at the most.
+        """
+        self._closing = True
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(CLOSE_TIMEOUT_S):
+                await self.wait_idle()
+            trio.lowlevel.remove_instrument(self)
+            self._reaper.cancel()
+            await self._stopped.wait()
+        if not self._waiting and not self.gave_up:
+            return True
+        self.keep(self.ring)
+        warnings.warn(
+            f"the kernel did not give {len(self._waiting) or 'all'} operations back: their memory "
+            "is leaked, not freed, because the disk may still read it",
+            ResourceWarning,
+            stacklevel=2,
+        )
+        return False
+
+    def keep(self, memory: object) -> None:
+        """Keep memory for the life of the process: the kernel may still use it."""
+        _leaked.append(memory)
+
+    async def _reap_until_closed(self) -> None:
+        try:
+            with self._reaper:
+                while True:
+                    await trio.lowlevel.wait_readable(self.ring.wakeup_fd)
+                    self._reap()
+        finally:
+            self._stopped.set()
+
+    def _reap(self) -> None:
+        if self._stopped.is_set():
+            return
+        try:
+            completions = self.ring.reap()
+        except UringioError as exc:
+            self._failure = self._failure or exc
+            completions = []
+        for token, result in completions:
+            callback = self._waiting.pop(token, None)
+            if callback is not None:
+                callback(result)
+        if self._failure is not None:
+            self._give_up()
+        self._turn.unpark(count=max(1, len(completions)))
+        if not self._waiting:
+            self._idle.unpark_all()
+
+    def _give_up(self) -> None:
+        """End every wait of a broken ring with EIO. What the kernel may still hold is leaked."""
+        if self._waiting:
+            self.keep(self.ring)
+            self.gave_up = True
+        while self._waiting:
+            _, callback = self._waiting.popitem()
+            callback(-errno.EIO)
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise BrokenError(str(self._failure)) from self._failure
+        if self._closing:
+            raise ClosedError("this ring is closed")
+
+
+class _Chain:
+    """Collects the results of linked operations and tells when the last one is in."""
+
+    __slots__ = ("left", "results", "whole")
+
+    def __init__(self, count: int, whole: Callback) -> None:
+        self.results = [0] * count
+        self.left = count
+        self.whole = whole
+
+    def completed(self, index: int, result: int) -> None:
+        self.results[index] = result
+        self.left -= 1
+        if self.left == 0:
+            self.whole(0)
+
+
+def _resume(task: trio.lowlevel.Task, result: int) -> None:
+    trio.lowlevel.reschedule(task, Value(result))

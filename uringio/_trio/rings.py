@@ -1,0 +1,207 @@
+"""Ring: what `open_ring` gives, and where files are created and opened."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from uringio._ring import operations
+from uringio._ring.choose import choose_ring
+from uringio._ring.pool import SLOT_BYTES_DEFAULT, BufferPool, default_slots
+from uringio._trio.file import MODES, UringFile
+from uringio._trio.opening import AT_FDCWD, Direct, open_directory, open_file
+from uringio._trio.publish import Place
+from uringio._trio.reactor import Reactor
+from uringio._trio.slots import SlotQueue
+from uringio._trio.writer import BulkWriter, Receipt
+from uringio.exceptions import operation_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from typing_extensions import Buffer
+
+    from uringio._ring.features import RingFeatures
+    from uringio._ring.ring import RingLike
+
+TEMPORARY_PREFIX = ".uringio-"
+"""An unfinished file is `.uringio-` and 16 hex digits, beside its target. After a crash of the
+machine such files may be left; nobody writes to them any more and they can be deleted."""
+
+ENTRIES_DEFAULT = 256
+"""Queue depth: eight times the default pool, so that only tasks of their own fill it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingStatistics:
+    """A snapshot of a ring: operations in flight, and how the pool's slots are doing."""
+
+    in_flight: int
+    slots: int
+    free_slots: int
+    waiting_for_slot: int
+    slot_waits: int
+
+
+class Ring:
+    """A ring, its reactor and its pool. Made by `open_ring`."""
+
+    def __init__(self, reactor: Reactor, slots: SlotQueue) -> None:
+        self.reactor = reactor
+        self.slots = slots
+
+    @property
+    def features(self) -> RingFeatures:
+        """What this ring is made of, and what it could not get."""
+        return self.reactor.ring.features
+
+    def statistics(self) -> RingStatistics:
+        """Take a snapshot. Cheap: it copies a few counters."""
+        return RingStatistics(
+            in_flight=self.reactor.in_flight,
+            slots=len(self.slots.pool.slots),
+            free_slots=self.slots.free,
+            waiting_for_slot=self.slots.waiting,
+            slot_waits=self.slots.waits,
+        )
+
+    @contextlib.asynccontextmanager
+    async def create(
+        self,
+        path: str | os.PathLike[str],
+        size: int | None = None,
+        *,
+        overwrite: bool = False,
+        direct: Direct = "auto",
+        mode: int = 0o666,
+    ) -> AsyncIterator[BulkWriter]:
+        """Write a new file that appears whole, at `commit`, or not at all.
+
+        `size` in bytes, when it is known, is reserved at once, so that a full disk is known before
+        the first write. Without `overwrite` an existing name is a `TargetExistsError`, now or at
+        commit. `direct` is "auto" (past the page cache where the file system offers it), "require"
+        (or `UnavailableError`) or "never". `mode` is reduced by the umask.
+        Leaving without commit removes everything, also when cancelled.
+        """
+        if size is not None and size < 0:
+            raise ValueError(f"size is 0 or more bytes, not {size}")
+        path = os.fspath(path)
+        directory, name = os.path.split(path)
+        if not name:
+            raise ValueError(f"{path!r} names no file")
+        dir_fd = await open_directory(self.reactor, directory)
+        try:
+            if not overwrite and _exists(dir_fd, name):
+                raise operation_error(errno.EEXIST, "create", path)
+            temporary = TEMPORARY_PREFIX + secrets.token_hex(8)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            opening = operations.open_at(dir_fd, temporary, flags, mode)
+            try:
+                file = await open_file(self.reactor, opening, path, direct)
+            except BaseException:
+                await self.reactor.perform_always(operations.unlink(dir_fd, temporary))
+                raise
+        except BaseException:
+            await self.reactor.perform_always(operations.close(dir_fd))
+            raise
+        writer = BulkWriter(
+            self.reactor,
+            self.slots,
+            file,
+            Place(dir_fd, temporary, path),
+            Place(dir_fd, name, path),
+            size=size,
+            overwrite=overwrite,
+        )
+        async with writer:
+            yield writer
+
+    async def open(
+        self,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "r+", "w+", "x+"] = "r",
+        *,
+        direct: Direct = "auto",
+        permissions: int = 0o666,
+    ) -> UringFile:
+        """Open a file for reads and writes at offsets; `mode` as in `open()`.
+
+        `permissions` of a file that is created are reduced by the umask. Close it, or use it with
+        `async with`.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        path = os.fspath(path)
+        opening = operations.open_at(AT_FDCWD, path, MODES[mode], permissions)
+        return UringFile(
+            self.reactor, self.slots, await open_file(self.reactor, opening, path, direct)
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_ring(
+    slots: int | None = None,
+    slot_bytes: int = SLOT_BYTES_DEFAULT,
+    *,
+    entries: int = ENTRIES_DEFAULT,
+    backend: Literal["auto", "io_uring", "threads"] = "auto",
+) -> AsyncIterator[Ring]:
+    """Open a ring with a pool of `slots` slots of `slot_bytes` bytes, inside a trio run.
+
+    Without `slots`, 16, or as many as RLIMIT_MEMLOCK lets this user register. `entries` is the
+    queue depth. `backend` "auto" takes io_uring, or threads where there is none (and says so in
+    `Ring.features`); "io_uring" raises `UnavailableError` instead, with the reason and the mend.
+    Leaving waits for what is in flight (60 s at the most), whatever happened, then frees it all.
+    """
+    async with run_ring(choose_ring(backend, entries), slots, slot_bytes) as ring:
+        yield ring
+
+
+@contextlib.asynccontextmanager
+async def run_ring(
+    raw: RingLike, slots: int | None = None, slot_bytes: int = SLOT_BYTES_DEFAULT
+) -> AsyncIterator[Ring]:
+    """As `open_ring`, for a ring that was made before: a simulated one, for example. Closes it."""
+    try:
+        pool = BufferPool(default_slots(slot_bytes) if slots is None else slots, slot_bytes)
+    except BaseException:
+        raw.close()
+        raise
+    raw.register(pool)
+    features = raw.features
+    features.slots, features.slot_bytes = len(pool.slots), slot_bytes
+    features.huge_pages = pool.has_huge_pages()
+    if not features.huge_pages:
+        features.notes.append("the pool has no huge pages (transparent_hugepage is off or used up)")
+    reactor = Reactor(raw)
+    reactor.open()
+    try:
+        yield Ring(reactor, SlotQueue(pool))
+    finally:
+        if await reactor.aclose():
+            raw.close()
+            pool.close()
+        else:
+            reactor.keep(pool)
+
+
+async def write_file(
+    path: str | os.PathLike[str], data: Buffer, *, overwrite: bool = False
+) -> Receipt:
+    """Write `data` to a new file, durable and published on return: the one-liner."""
+    view = memoryview(data).cast("B")
+    async with open_ring() as ring, ring.create(path, len(view), overwrite=overwrite) as writer:
+        await writer.write(view)
+        return await writer.commit()
+
+
+def _exists(dir_fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
