@@ -7,7 +7,7 @@ alive and unmoved while an operation is in flight.
 from uringio._ring import operations
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
-from uringio._ring.pool import BufferPool, Slot
+from uringio._ring.pool import BufferPool, Slot, default_slots
 from uringio._ring.ring import Completion, RingLike
 from uringio._ring.threads import ThreadRing
 from uringio._ring.uring import UringRing
@@ -35,6 +35,7 @@ __all__ = [
     "ThreadRing",
     "UringRing",
     "WriteBehind",
+    "default_slots",
     "open_file",
     "operations",
     "publish_steps",

@@ -127,6 +127,8 @@ def execute(operation: Operation) -> int:
         return CALLS[operation.opcode](operation)
     except OSError as exc:
         return -(exc.errno or errno.EIO)
+    except (OverflowError, ValueError):  # Python looked before the kernel could
+        return -errno.EINVAL
 
 
 def execute_chain(operations: list[Operation]) -> list[int]:

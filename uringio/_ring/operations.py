@@ -68,6 +68,13 @@ class Operation:
     other_path: bytes = b""
 
 
+def _encode(path: str) -> bytes:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:  # C would end the name there and mean another file
+        raise ValueError(f"embedded null in path {path!r}")
+    return encoded
+
+
 def write(
     fd: int, data: Buffer, offset: int, length: int, *, buffer_index: int = -1, flags: int = 0
 ) -> Operation:
@@ -78,6 +85,8 @@ def write(
 
 def read(fd: int, data: Buffer, offset: int, length: int, *, buffer_index: int = -1) -> Operation:
     """preadv2(2) of up to `length` bytes; a `buffer_index` >= 0 makes it a fixed operation."""
+    if memoryview(data).readonly:
+        raise TypeError("a read needs writable memory")
     opcode = Opcode.READ if buffer_index < 0 else Opcode.READ_FIXED
     return Operation(opcode, fd, offset, length, data, buffer_index)
 
@@ -100,7 +109,7 @@ def ftruncate(fd: int, size: int) -> Operation:
 def open_at(dir_fd: int, path: str, flags: int, mode: int = 0) -> Operation:
     """openat(2), close-on-exec. The result is the descriptor."""
     return Operation(
-        Opcode.OPENAT, dir_fd, flags=flags | os.O_CLOEXEC, mode=mode, path=os.fsencode(path)
+        Opcode.OPENAT, dir_fd, flags=flags | os.O_CLOEXEC, mode=mode, path=_encode(path)
     )
 
 
@@ -110,7 +119,7 @@ def open_beneath(dir_fd: int, path: str, flags: int, mode: int = 0) -> Operation
     RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, close-on-exec.
     """
     return Operation(
-        Opcode.OPENAT2, dir_fd, flags=flags | os.O_CLOEXEC, mode=mode, path=os.fsencode(path)
+        Opcode.OPENAT2, dir_fd, flags=flags | os.O_CLOEXEC, mode=mode, path=_encode(path)
     )
 
 
@@ -127,9 +136,9 @@ def rename(
         Opcode.RENAMEAT,
         dir_fd,
         flags=0 if replace else RENAME_NOREPLACE,
-        path=os.fsencode(path),
+        path=_encode(path),
         other_fd=other_dir_fd,
-        other_path=os.fsencode(other_path),
+        other_path=_encode(other_path),
     )
 
 
@@ -138,20 +147,20 @@ def link(dir_fd: int, path: str, other_dir_fd: int, other_path: str) -> Operatio
     return Operation(
         Opcode.LINKAT,
         dir_fd,
-        path=os.fsencode(path),
+        path=_encode(path),
         other_fd=other_dir_fd,
-        other_path=os.fsencode(other_path),
+        other_path=_encode(other_path),
     )
 
 
 def unlink(dir_fd: int, path: str) -> Operation:
     """unlinkat(2) of a file."""
-    return Operation(Opcode.UNLINKAT, dir_fd, path=os.fsencode(path))
+    return Operation(Opcode.UNLINKAT, dir_fd, path=_encode(path))
 
 
 def make_directory(dir_fd: int, path: str, mode: int) -> Operation:
     """mkdirat(2)."""
-    return Operation(Opcode.MKDIRAT, dir_fd, mode=mode, path=os.fsencode(path))
+    return Operation(Opcode.MKDIRAT, dir_fd, mode=mode, path=_encode(path))
 
 
 NAMES = {

@@ -167,9 +167,9 @@ def _may_lock_all() -> bool:
     return bool(match and int(match[1], 16) >> 14 & 1)
 
 
-def default_slots(slot_bytes: int) -> int:
-    """As many slots as RLIMIT_MEMLOCK lets an unprivileged user register, up to SLOTS_DEFAULT."""
+def default_slots(slot_bytes: int, wanted: int = SLOTS_DEFAULT) -> int:
+    """As many slots as RLIMIT_MEMLOCK lets an unprivileged user register, up to `wanted`."""
     limit = memlock_limit()
     if limit is None:
-        return SLOTS_DEFAULT
-    return max(SLOTS_MIN, min(SLOTS_DEFAULT, limit // slot_bytes))
+        return wanted
+    return max(SLOTS_MIN, min(wanted, limit // slot_bytes))

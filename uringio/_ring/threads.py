@@ -30,7 +30,7 @@ only contend for the interpreter and the inode."""
 
 
 class ThreadRing(OwnedRing):
-    """Operations in worker threads; `entries` bounds nothing here and is only reported."""
+    """Operations in worker threads; `entries` bounds the length of a chain only."""
 
     def __init__(self, entries: int = 256, *, reason: str = "it was asked for") -> None:
         super().__init__()
@@ -58,8 +58,10 @@ class ThreadRing(OwnedRing):
         return self.prepare_chain([operation])[0]
 
     def prepare_chain(self, operations: Sequence[Operation]) -> range:
-        """Take soft-linked operations; the result is their tokens, in order."""
+        """Take soft-linked operations, all or none; the result is their tokens, in order."""
         self._check_owner()
+        if not 1 <= len(operations) <= self.features.entries:
+            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
         tokens = range(self._next_token, self._next_token + len(operations))
         self._next_token = tokens.stop
         self._prepared.append((tokens, list(operations)))
@@ -76,6 +78,8 @@ class ThreadRing(OwnedRing):
                 return
         tokens, future = self._running.get(token, (range(0), None))
         if future is not None and future.cancel():
+            for member in tokens:  # a future that was cancelled says so every time it is asked
+                del self._running[member]
             self._complete(tokens, [-errno.ECANCELED] * len(tokens))
 
     def submit(self) -> int:

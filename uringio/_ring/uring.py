@@ -149,10 +149,17 @@ class UringRing(OwnedRing):
         if not 1 <= len(operations) <= self.features.entries:
             raise ValueError(f"a chain has 1 to {self.features.entries} operations")
         self._make_room(len(operations))
-        first = self._next_token
+        first, batched = self._next_token, self._batched
         last = len(operations) - 1
-        for i, operation in enumerate(operations):
-            self._add(operation, IOSQE_IO_LINK if i < last else 0)
+        try:
+            for i, operation in enumerate(operations):
+                self._add(operation, IOSQE_IO_LINK if i < last else 0)
+        except BaseException:
+            # A head without its end would be linked to whatever is prepared next.
+            self._batched = batched
+            for token in range(first, self._next_token):
+                self._held.pop(token, None)
+            raise
         return range(first, self._next_token)
 
     def cancel(self, token: int) -> None:

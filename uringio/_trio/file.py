@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -203,8 +204,12 @@ class UringFile:
         if not self.direct:
             return self._file.fd
         if self._buffered_fd < 0:
-            flags = os.O_RDWR | os.O_CLOEXEC
-            self._buffered_fd = os.open(f"/proc/self/fd/{self._file.fd}", flags)
+            access = fcntl.fcntl(self._file.fd, fcntl.F_GETFL) & os.O_ACCMODE
+            path = f"/proc/self/fd/{self._file.fd}"
+            try:
+                self._buffered_fd = os.open(path, access | os.O_CLOEXEC)
+            except OSError as exc:
+                raise operation_error(exc.errno or errno.EIO, "open", self.path) from exc
         return self._buffered_fd
 
 

@@ -15,6 +15,7 @@ again: the kernel marks the pages clean after the first error, and the second an
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -93,7 +94,7 @@ async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> None:
         step, result = left[at], results[at]
         if result > 0:
             left = [Step(_rest_of_write(step.operation, result), step.path), *left[at + 1 :]]
-        elif _is_refused_noreplace(step.operation, result):
+        elif _is_refused_noreplace(step.operation, result) and -errno.ECANCELED not in results[:at]:
             await _link_instead(reactor, step)
             left = left[at + 1 :]
         else:
@@ -127,7 +128,7 @@ def _is_refused_noreplace(operation: Operation, result: int) -> bool:
 async def _link_instead(reactor: Reactor, step: Step) -> None:
     """Give the file its name where there is no RENAME_NOREPLACE: a link never replaces."""
     op = step.operation
-    source, target = op.path.decode(), op.other_path.decode()
+    source, target = os.fsdecode(op.path), os.fsdecode(op.other_path)
     linked = Step(operations.link(op.fd, source, op.other_fd, target), step.path)
     await run_steps(reactor, [linked, Step(operations.unlink(op.fd, source), step.path)])
 

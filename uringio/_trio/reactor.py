@@ -13,6 +13,7 @@ What trio and the ring demand of each other:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import warnings
 from functools import partial
@@ -86,7 +87,9 @@ class Reactor(trio.abc.Instrument):
     def cancel(self, token: int) -> None:
         """Ask for an early end of an operation. Its callback is called all the same."""
         if token in self._waiting and self._failure is None:
-            self.ring.cancel(token)
+            # Only asked for, and trio allows no exception here: the next submit tells it again.
+            with contextlib.suppress(UringioError):
+                self.ring.cancel(token)
 
     async def perform(self, operation: Operation) -> int:
         """Await one operation: the system call's result, or -errno.
@@ -95,9 +98,9 @@ class Reactor(trio.abc.Instrument):
         because until then the memory is the kernel's. If the operation was done by then, its
         result is returned and the cancellation is delivered at the next checkpoint.
         """
-        await self._wait_turn(1)
         if not self.ring.supports(operation.opcode):
             return await trio.to_thread.run_sync(execute, operation)
+        await self._wait_turn(1)
         task = trio.lowlevel.current_task()
         token = self.start(operation, partial(_resume, task))
         cancelled: RaiseCancel | None = None
@@ -120,9 +123,9 @@ class Reactor(trio.abc.Instrument):
         lacks one of the operations, they are done one by one with the same outcome. A cancelled
         task leaves when all have completed, as in `perform`.
         """
-        await self._wait_turn(len(operations))
         if not all(self.ring.supports(operation.opcode) for operation in operations):
             return await self._perform_one_by_one(operations)
+        await self._wait_turn(len(operations))
         task = trio.lowlevel.current_task()
         chain = _Chain(len(operations), partial(_resume, task))
         self._check_open()
@@ -240,7 +243,8 @@ class Reactor(trio.abc.Instrument):
         if self._failure is not None:
             self._give_up()
         self._turn.unpark(count=max(1, len(completions)))
-        if not self._waiting:
+        if not self._waiting:  # nothing will complete that could wake another
+            self._turn.unpark_all()
             self._idle.unpark_all()
 
     def _give_up(self) -> None:

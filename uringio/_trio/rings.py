@@ -95,7 +95,7 @@ class Ring:
             raise ValueError(f"{path!r} names no file")
         dir_fd = await open_directory(self.reactor, directory)
         try:
-            if not overwrite and _exists(dir_fd, name):
+            if _exists(dir_fd, name, path) and not overwrite:
                 raise operation_error(errno.EEXIST, "create", path)
             temporary = TEMPORARY_PREFIX + secrets.token_hex(8)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -199,9 +199,12 @@ async def write_file(
         return await writer.commit()
 
 
-def _exists(dir_fd: int, name: str) -> bool:
+def _exists(dir_fd: int, name: str, path: str) -> bool:
+    """Look for a name; one that could never be given (ENAMETOOLONG) is found out here, early."""
     try:
         os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
+    except OSError as exc:
+        raise operation_error(exc.errno or errno.EIO, "create", path) from exc
     return True

@@ -93,6 +93,7 @@ class BulkWriter:
         self._published = False
         self._started = time.perf_counter()
         self.path = target.path
+        self.direct = file.direct
         self.accepted = 0
         self.written = 0
         self.durable = 0

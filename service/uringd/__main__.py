@@ -1,0 +1,5 @@
+"""`python -m uringd` is the command line."""
+
+from uringd.cli import main
+
+main()

@@ -1,0 +1,300 @@
+"""The client: uploads from asyncio and trio applications alike (anyio).
+
+    async with connect("tcp://127.0.0.1:7433") as client:
+        async with client.upload("name", size=None) as upload:
+            await upload.write(data)
+            receipt = await upload.commit()
+
+One task at a time uses a connection; open another connection for another task. Frames from the
+server are read when something is awaited of it: credit, or an answer. Nothing runs in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket as stdlib_socket
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import SocketAttribute
+
+from uringd import __version__
+from uringd.errors import ConnectionLostError, RefusedError
+from uringd.urls import TcpUrl, Url, parse_url
+from uringd.v1 import uringd_pb2 as pb
+from uringd.wire import (
+    NEED_DATA,
+    Connection,
+    ConnectionClosed,
+    Control,
+    Durability,
+    ErrorCode,
+    FrameType,
+    RemoteProtocolError,
+    Role,
+    SendCredit,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.message import Message
+
+    from uringd.client_upload import ClientUpload
+
+CONNECT_TIMEOUT_S = 30.0
+"""For the connection and HELLO together: beyond it nobody is there."""
+
+RECEIVE_BYTES_MAX = 65_536
+"""Asked of the socket at a time: many acknowledgements, and one whole control frame."""
+
+FAREWELL_TIMEOUT_S = 5.0
+"""What an abort may take when the caller is leaving already."""
+
+
+class Client:
+    """A connection to a server, after HELLO. Made by `connect`.
+
+    `chunk_bytes` and `alignment` are the server's, in bytes; `instance_id` names the server's life,
+    in hexadecimal: when it changes, what was not durable may be lost.
+    """
+
+    def __init__(self, stream: anyio.abc.ByteStream, url: Url) -> None:
+        self._stream = stream
+        self._connection = Connection(Role.CLIENT)
+        self._cookie = 0
+        self._lost = ""
+        self.credit = SendCredit()
+        self.uploads: dict[int, ClientUpload] = {}
+        self.url = url
+        self.server = ""
+        self.instance_id = ""
+        self.chunk_bytes = 0
+        self.alignment = 0
+        self.features: frozenset[str] = frozenset()
+
+    @contextlib.asynccontextmanager
+    async def upload(
+        self,
+        name: str,
+        size: int | None = None,
+        *,
+        overwrite: bool = False,
+        durability: str = "published",
+    ) -> AsyncIterator[ClientUpload]:
+        """Begin an upload; leaving without `commit` aborts it.
+
+        `size` in bytes, when it is known, lets the server reserve the space at once. `durability`
+        is what commit will promise: "written", "durable" or "published".
+        Raises RefusedError (EXISTS, BAD_NAME, NO_SPACE ...) or ConnectionLostError.
+        """
+        from uringd.client_upload import ClientUpload  # noqa: PLC0415  # it imports this module
+
+        level = Durability[durability.upper()]
+        message = pb.Create(
+            name=name,
+            size=size,
+            overwrite=overwrite,
+            durability=int(level),  # type: ignore[arg-type]  # the stub wants its own enum
+        )
+        reply: pb.CreateReply = await self.request(FrameType.CREATE, message)
+        upload = ClientUpload(self, reply, name, size, level)
+        self.uploads[reply.upload] = upload
+        try:
+            yield upload
+        finally:
+            await upload.aclose()
+            self.uploads.pop(reply.upload, None)
+
+    async def list_files(self, prefix: str = "", after: str = "", limit: int = 0) -> pb.ListReply:
+        """List published files in byte order; `more` says to ask again after the last one."""
+        message = pb.List(prefix=prefix, after=after, limit=limit)
+        reply: pb.ListReply = await self.request(FrameType.LIST, message)
+        return reply
+
+    async def list_uploads(self, prefix: str = "", after: str = "", limit: int = 0) -> pb.ListReply:
+        """List unfinished uploads in order of their ids."""
+        message = pb.List(prefix=prefix, after=after, limit=limit, uploads=True)
+        reply: pb.ListReply = await self.request(FrameType.LIST, message)
+        return reply
+
+    async def stat(self, *, name: str = "", upload_id: str = "") -> pb.StatReply:
+        """Ask about a published file or an unfinished upload. Raises RefusedError (NOT_FOUND)."""
+        message = pb.Stat(upload_id=upload_id) if upload_id else pb.Stat(name=name)
+        reply: pb.StatReply = await self.request(FrameType.STAT, message)
+        return reply
+
+    async def abort(self, upload_id: str) -> None:
+        """Throw any upload away, by its id. Raises RefusedError (NOT_FOUND, BUSY)."""
+        await self.request(FrameType.ABORT, pb.Abort(upload_id=upload_id))
+
+    async def ping(self) -> None:
+        """Return when the server has answered."""
+        await self.request(FrameType.PING, pb.Ping())
+
+    async def request(self, frame_type: FrameType, message: Message, upload: int = 0) -> Any:
+        """Send a request and wait for its reply. Raises RefusedError, ConnectionLostError."""
+        self._cookie += 1
+        cookie = self._cookie
+        frame = self._connection.send_control(frame_type, message, cookie=cookie, upload=upload)
+        await self.send(frame)
+        while True:
+            event = await self.next_event()
+            if event.cookie == cookie:
+                if event.type is FrameType.ERROR:
+                    raise refused(event.message)
+                return event.message
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send bytes of frames. A failed or cancelled send ends the connection."""
+        self._check_alive()
+        whole = False
+        try:
+            await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
+            whole = True
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            await self._explain_loss()
+        finally:
+            if not whole and not self._lost:
+                self._lost = "the connection was left in the middle of a frame"
+
+    def data_header(self, upload: int, offset: int, length: int, crc32c: int) -> bytes:
+        """Make the header of a chunk; uses up one slot's credit."""
+        self.credit.consume()
+        return self._connection.send_data_header(upload, offset, length, crc32c)
+
+    async def next_event(self) -> Control:
+        """Wait for a frame, and do what it says: acknowledgements, notices.
+
+        Raises RefusedError when the server ends the session, ConnectionLostError when it is gone.
+        """
+        self._check_alive()
+        while True:
+            try:
+                event = self._connection.next_event()
+                if event is NEED_DATA:
+                    self._connection.receive_data(await self._receive())
+                    continue
+            except RemoteProtocolError as exc:
+                self._lose(f"the server at {self.url} does not speak this protocol: {exc.text}")
+            if isinstance(event, ConnectionClosed):
+                self._lose(f"the server at {self.url} closed the connection")
+            assert isinstance(event, Control)
+            self._note(event)
+            return event
+
+    async def _receive(self) -> bytes:
+        try:
+            room = min(RECEIVE_BYTES_MAX, self._connection.bytes_acceptable)
+            return await self._stream.receive(room)
+        except anyio.EndOfStream:
+            return b""
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            self._lose(f"the connection to {self.url} broke")
+        return b""
+
+    def _note(self, event: Control) -> None:
+        upload = self.uploads.get(event.upload)
+        if event.type is FrameType.ACK:
+            ack: pb.Ack = event.message
+            self.credit.replenish(ack.credit)
+            self.instance_id = ack.instance_id.hex()
+            if upload is not None:
+                upload.acknowledged(ack)
+        elif event.type is FrameType.ERROR and not event.cookie:
+            error = refused(event.message)
+            if not event.upload:
+                self._lost = f"the server ended the session: {error.text}"
+                raise error
+            if upload is not None:
+                upload.refused(error)
+
+    async def _explain_loss(self) -> None:
+        """Look for the ERROR that the server sent before it closed: it is the better reason."""
+        with anyio.move_on_after(1):
+            while True:
+                await self.next_event()
+        self._lose(f"the connection to {self.url} broke")
+
+    def _lose(self, text: str) -> None:
+        self._lost = self._lost or text
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if self._lost:
+            ids = [upload.id for upload in self.uploads.values() if not upload.ended]
+            raise ConnectionLostError(self._lost, ids[0] if ids else "")
+
+    @property
+    def alive(self) -> bool:
+        """Whether frames can still be sent."""
+        return not self._lost
+
+
+@contextlib.asynccontextmanager
+async def connect(url: str | Url, *, token: str = "") -> AsyncIterator[Client]:
+    """Connect and say HELLO. Leaving closes the connection; unfinished uploads are aborted.
+
+    `url` is tcp://host:port or unix:///path, `token` what the server's token file holds.
+    Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...).
+    """
+    url = parse_url(url) if isinstance(url, str) else url
+    stream = await _open_stream(url)
+    client = Client(stream, url)
+    try:
+        with anyio.move_on_after(CONNECT_TIMEOUT_S) as scope:
+            await _greet(client, token)
+        if scope.cancelled_caught:
+            raise ConnectionLostError(f"{url} said nothing for {CONNECT_TIMEOUT_S:.0f} s")
+        yield client
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(stream)
+
+
+async def _greet(client: Client, token: str) -> None:
+    hello = pb.Hello(client=f"uringd/{__version__}", token=token)
+    reply: pb.HelloReply = await client.request(FrameType.HELLO, hello)
+    client.credit.replenish(reply.credit)
+    client.instance_id = reply.instance_id.hex()
+    client.server = reply.server
+    client.chunk_bytes = reply.chunk_bytes_max
+    client.alignment = reply.alignment
+    client.features = frozenset(reply.features)
+
+
+async def _open_stream(url: Url) -> anyio.abc.SocketStream:
+    try:
+        with anyio.fail_after(CONNECT_TIMEOUT_S):
+            if isinstance(url, TcpUrl):
+                stream = await anyio.connect_tcp(url.host, url.port)
+                raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610  # no SQL here
+                raw.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+                return stream
+            return await anyio.connect_unix(url.path)
+    except TimeoutError:
+        reason = f"no answer for {CONNECT_TIMEOUT_S:.0f} s"
+    except OSError as exc:
+        reason = _why(exc)
+    raise ConnectionLostError(f"cannot connect to {url}: {reason}; is uringd serving there?")
+
+
+def _why(exc: OSError) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:  # anyio wraps what the socket said
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno) if cause.errno in errno.errorcode else str(cause)
+        cause = cause.__cause__
+    return str(exc)
+
+
+def refused(message: pb.Error) -> RefusedError:
+    """Turn a server's ERROR into the exception."""
+    return RefusedError(
+        ErrorCode(message.code),
+        message.text,
+        message.offset if message.HasField("offset") else None,
+        tuple((part.offset, part.length) for part in message.missing),
+    )

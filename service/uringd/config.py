@@ -1,0 +1,60 @@
+"""The daemon's settings: every limit with its unit, its default and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from uringd.urls import Url
+
+PORT_DEFAULT = 7433
+
+ALIGNMENT_BYTES = 4096
+"""What chunks start on: the block of every file system uringd writes past the page cache on."""
+
+REPLIES_MAX = 64
+"""Frames to a client that were not sent yet. Beyond it the client is not read from: who does not
+take its answers gets no new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a daemon runs. Times in seconds, sizes in bytes."""
+
+    root: Path
+    listen: tuple[Url, ...]
+    backend: Literal["auto", "io_uring", "threads"] = "auto"
+    token: str = field(default="", repr=False)
+
+    slots: int | None = None
+    """Slots of the pool; None takes SLOTS_WANTED, or what RLIMIT_MEMLOCK allows."""
+    slot_bytes: int = 1 << 20
+    """One slot, and so the longest chunk: 1 MiB is two requests of a common disk."""
+
+    connections_max: int = 256
+    """Each costs two descriptors and about 50 KiB."""
+    uploads_per_connection_max: int = 16
+    """Each costs a descriptor and a spool file."""
+    credit_per_connection: int = 8
+    """Chunks one connection may have on their way: enough to keep the disk busy while one is
+    received, few enough that two greedy connections leave slots for a third."""
+
+    handshake_timeout_s: float = 10.0
+    """From accept to a whole HELLO."""
+    idle_timeout_s: float = 300.0
+    """Between two frames: a client that has nothing to send says PING."""
+    speed_min_bytes_s: int = 16 << 10
+    """A chunk that comes slower than this costs the connection: it holds a slot meanwhile."""
+    speed_grace_s: float = 10.0
+    """What a chunk may take on top of that: a mobile link's pause."""
+    send_timeout_s: float = 60.0
+    """A client that takes no acknowledgement for so long is gone."""
+    shutdown_timeout_s: float = 30.0
+    """What SIGTERM leaves uploads to finish. compose.yaml grants a minute."""
+
+
+SLOTS_WANTED = 32
+"""Four connections at full credit."""

@@ -1,0 +1,206 @@
+"""ROOT: the published files, and `.uringd/` with what is not published yet.
+
+Names come from clients, paths never do. Every access goes from a held directory descriptor by
+openat2(2) with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS: nothing a client can
+say, and no link that somebody plants meanwhile, leads out of ROOT.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME
+from uringio.exceptions import operation_error
+from uringio.lowlevel import Reactor, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SPOOL_SUFFIX = ".part"
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class RootError(Exception):
+    """ROOT cannot be served; the text says why and what mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published file: its size in bytes and when it was changed."""
+
+    name: str
+    size: int
+    modified_ns: int
+
+
+class Root:
+    """An open ROOT, served by this process alone until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.fd = os.open(path, DIRECTORY_FLAGS)
+        except OSError as exc:
+            raise RootError(f"cannot serve {path}: {exc.strerror}") from exc
+        try:
+            self._private_fd = _make_private(self.fd, PRIVATE_NAME)
+            self.spool_fd = _make_private(self._private_fd, "spool")
+            self._lock_fd = self._lock()
+        except OSError as exc:
+            raise RootError(f"cannot write to {path}: {exc.strerror}") from exc
+
+    def _lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open("lock", flags, 0o600, dir_fd=self._private_fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RootError(
+                f"another uringd serves {self.path}: stop it, or give this one a root of its own"
+            ) from None
+        return fd
+
+    def close(self) -> None:
+        """Let go of the directory and of its lock."""
+        for fd in (self.fd, self.spool_fd, self._lock_fd, self._private_fd):
+            os.close(fd)
+
+    def remove_abandoned(self) -> list[str]:
+        """Remove spool files that no process holds any more; the result is their upload ids.
+
+        A killed server's writes can reach the disk seconds after it died, and its locks are held
+        until the last of them: a locked file is left for the next start.
+        """
+        removed = []
+        for entry in os.listdir(self.spool_fd):
+            fd = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.spool_fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry, dir_fd=self.spool_fd)
+                removed.append(entry.removesuffix(SPOOL_SUFFIX))
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(fd)
+        return removed
+
+    async def find(self, reactor: Reactor, name: str) -> Published | None:
+        """Look for a published file; None when there is none of that name."""
+        flags = os.O_PATH | os.O_NOFOLLOW
+        fd = await reactor.perform(operations.open_beneath(self.fd, name, flags))
+        if fd in {-errno.ENOENT, -errno.ENOTDIR, -errno.ELOOP, -errno.EXDEV}:
+            return None
+        if fd < 0:
+            raise operation_error(-fd, "open", name)
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if not _is_file(found):
+            return None
+        return Published(name, found.st_size, found.st_mtime_ns)
+
+    async def is_taken(self, reactor: Reactor, name: str) -> bool:
+        """Whether anything at all has this name: a file, a directory, a link."""
+        fd = await reactor.perform(
+            operations.open_beneath(self.fd, name, os.O_PATH | os.O_NOFOLLOW)
+        )
+        if fd >= 0:
+            os.close(fd)
+        return fd not in {-errno.ENOENT, -errno.ENOTDIR}
+
+    async def open_parent(self, reactor: Reactor, components: tuple[str, ...]) -> int:
+        """Open the directory a name belongs into, making what is missing; the caller closes it.
+
+        A directory that is made is durable before anything is published in it: its parent is
+        fsynced at once.
+        """
+        fd = os.dup(self.fd)
+        try:
+            for component in components[:-1]:
+                child = await self._open_child(reactor, fd, component)
+                os.close(fd)
+                fd = child
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    async def _open_child(self, reactor: Reactor, parent_fd: int, component: str) -> int:
+        opening = operations.open_beneath(parent_fd, component, os.O_RDONLY | os.O_DIRECTORY)
+        fd = await reactor.perform(opening)
+        if fd == -errno.ENOENT:
+            made = await reactor.perform(operations.make_directory(parent_fd, component, 0o777))
+            if made < 0 and made != -errno.EEXIST:
+                raise operation_error(-made, "mkdir", component)
+            synced = await reactor.perform(operations.fsync(parent_fd))
+            if synced < 0:
+                raise operation_error(-synced, "fsync", f"the directory of {component}")
+            fd = await reactor.perform(opening)
+        if fd < 0:
+            raise operation_error(-fd, "open", component)
+        return fd
+
+    async def list_published(self, prefix: str, after: str, limit: int) -> list[Published]:
+        """List published files in byte order of their names: those with `prefix`, above `after`.
+
+        One more than `limit` is looked for, so that the caller can tell whether there are more.
+        """
+        count = min(limit or LIST_ENTRIES_MAX, LIST_ENTRIES_MAX) + 1
+        return await trio.to_thread.run_sync(self._list, prefix, after, count)
+
+    def _list(self, prefix: str, after: str, count: int) -> list[Published]:
+        found: list[Published] = []
+        for name, entry in _walk(self.fd, ""):
+            if name.startswith(prefix) and name.encode() > after.encode():
+                found.append(Published(name, entry.st_size, entry.st_mtime_ns))
+                if len(found) == count:
+                    break
+        return found
+
+
+def _make_private(parent_fd: int, name: str) -> int:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+        os.fsync(parent_fd)
+    except FileExistsError:
+        pass
+    return os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
+
+
+def _is_file(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode)
+
+
+def _walk(dir_fd: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield regular files below a directory in byte order of their whole names; follow no link."""
+    with os.scandir(dir_fd) as scan:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan]
+    # A directory's files sort as if its name ended in a slash.
+    entries.sort(key=lambda entry: os.fsencode(entry[0] + "/" * entry[1]))
+    for name, is_directory in entries:
+        if not prefix and name == PRIVATE_NAME:
+            continue
+        try:
+            if is_directory:
+                child = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
+                try:
+                    yield from _walk(child, f"{prefix}{name}/")
+                finally:
+                    os.close(child)
+            else:
+                found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+                if _is_file(found):
+                    yield prefix + name, found
+        except OSError:
+            continue  # it went away meanwhile

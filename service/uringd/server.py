@@ -1,0 +1,183 @@
+"""The server: listeners in front of one ring, and the end of it all."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+import uringio
+from uringd.config import SLOTS_WANTED, Settings
+from uringd.listeners import Listener, listen
+from uringd.root import Root
+from uringd.session import Session
+from uringd.wire import INSTANCE_ID_BYTES, Connection, ErrorCode, FrameType, Role, error_message
+from uringio.lowlevel import default_slots
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from uringio import Ring
+
+log = structlog.get_logger("uringd.server")
+
+
+class Server:
+    """What all sessions share."""
+
+    def __init__(self, settings: Settings, root: Root, ring: Ring) -> None:
+        self.settings = settings
+        self.root = root
+        self.ring = ring
+        self.backend = ring.features.backend
+        self.slot_bytes = ring.features.slot_bytes
+        self.credit = max(1, min(settings.credit_per_connection, ring.features.slots // 2))
+        self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
+        self.uploads: dict[str, tuple[Session, int]] = {}
+        self.sessions: set[Session] = set()
+        self.closing = False
+        self.clock: Callable[[], float] = time.monotonic
+        self._gone = trio.Event()
+
+    def renew_instance(self) -> None:
+        """Take a new instance id: something acknowledged as written may be lost."""
+        self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
+
+    async def serve_connection(self, transport: str, stream: trio.SocketStream) -> None:
+        """Serve one connection until it ends."""
+        async with stream:
+            if self.closing or len(self.sessions) >= self.settings.connections_max:
+                await self._turn_away(stream)
+                return
+            session = Session(self, stream.socket, transport, _peer_name(stream, transport))
+            self.sessions.add(session)
+            try:
+                await session.run()
+            finally:
+                self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self.sessions.discard(session)
+        if self.closing and not self.sessions:
+            self._gone.set()
+
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        code, text = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
+        if not self.closing:
+            limit = self.settings.connections_max
+            code, text = ErrorCode.TOO_MANY_CONNECTIONS, f"the server has {limit} connections"
+            log.warning("connection refused", reason=text)
+        connection = Connection(Role.SERVER)
+        frame = connection.send_control(FrameType.ERROR, error_message(code, text))
+        with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(1):
+            await stream.send_all(frame)
+
+    async def shut_down(self) -> None:
+        """Let unfinished uploads finish until the deadline, then end every session."""
+        self.closing = True
+        for session in list(self.sessions):
+            session.begin_shutdown()
+        if not self.sessions:
+            return
+        with trio.move_on_after(self.settings.shutdown_timeout_s) as deadline:
+            await self._gone.wait()
+        if deadline.cancelled_caught:
+            log.warning("shutdown deadline", unfinished=len(self.uploads))
+            self.end_now()
+            await self._gone.wait()
+
+    def end_now(self) -> None:
+        """End every session at once: unfinished uploads are aborted."""
+        self.closing = True
+        for session in list(self.sessions):
+            session.cancel("the server was shut down")
+
+
+@contextlib.asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[Server]:
+    """Open ROOT and the ring. Raises RootError or uringio.UnavailableError."""
+    root = Root(settings.root)
+    try:
+        for upload_id in root.remove_abandoned():
+            log.info("upload", outcome="removed", upload_id=upload_id, reason="a server died")
+        slots = settings.slots or default_slots(settings.slot_bytes, SLOTS_WANTED)
+        async with uringio.open_ring(slots, settings.slot_bytes, backend=settings.backend) as ring:
+            for note in ring.features.notes:
+                log.warning("not what was asked for", backend=ring.features.backend, reason=note)
+            yield Server(settings, root, ring)
+    finally:
+        root.close()
+
+
+async def serve(settings: Settings, announce: Callable[[Listener], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `announce` is called for each listener once it is ready.
+
+    The first signal lets unfinished uploads finish for `shutdown_timeout_s`, a second ends them.
+    """
+    async with open_server(settings) as server, contextlib.AsyncExitStack() as stack:
+        listeners = []
+        for url in settings.listen:
+            listener = await listen(url)
+            stack.push_async_callback(listener.aclose)
+            listeners.append(listener)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                accepting = trio.CancelScope()
+                nursery.start_soon(_accept, server, listeners, accepting, nursery)
+                for listener in listeners:
+                    announce(listener)
+                await anext(signals)
+                log.info("shutting down", unfinished=len(server.uploads))
+                accepting.cancel()
+                nursery.start_soon(_end_at_second_signal, server, signals)
+                await server.shut_down()
+                nursery.cancel_scope.cancel()
+
+
+async def _accept(
+    server: Server,
+    listeners: list[Listener],
+    accepting: trio.CancelScope,
+    sessions: trio.Nursery,
+) -> None:
+    with accepting:
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(
+                    partial(
+                        trio.serve_listeners,
+                        partial(server.serve_connection, listener.transport),
+                        [listener.socket],
+                        handler_nursery=sessions,
+                    )
+                )
+
+
+async def _end_at_second_signal(server: Server, signals: AsyncIterator[int]) -> None:
+    await anext(signals)
+    log.warning("shutting down at once", unfinished=len(server.uploads))
+    server.end_now()
+
+
+def _peer_name(stream: trio.SocketStream, transport: str) -> str:
+    """Name the client in the log: its address, or the process behind a Unix socket."""
+    if transport == "tcp":
+        host, port, *_ = stream.socket.getpeername()
+        return f"{host}:{port}"
+    return _unix_peer(stream)
+
+
+def _unix_peer(stream: trio.SocketStream) -> str:
+    import socket  # noqa: PLC0415
+    import struct  # noqa: PLC0415
+
+    credentials = struct.Struct("=iII")  # struct ucred: pid, uid, gid (unix(7))
+    data = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    pid, uid, _ = credentials.unpack(data)
+    return f"pid {pid} uid {uid}"

@@ -1,0 +1,235 @@
+"""SimulatedRing: a ring whose timing and faults come from a seed.
+
+It has neither threads nor a kernel ring. Operations are done as plain system calls on real
+descriptors, and a random generator decides when and with what result. What it does is what the
+kernel may do, and seldom does while somebody looks:
+
+- Chains complete in any order and some reaps late; members of one chain complete in order.
+- An operation touches its memory at the last moment, so memory that was given away too early shows
+  as wrong bytes in the file.
+- A `submit` may take nothing for a while.
+- A `cancel` hits or misses; what it hits breaks its chain.
+- After an fsync that failed, the next one of the same descriptor does nothing and answers 0. A
+  close that failed has closed. Both are so on Linux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from uringio._ring import libc
+from uringio._ring.execute import breaks_chain, execute
+from uringio._ring.features import RingFeatures
+from uringio._ring.operations import O_DIRECT, Opcode, Operation
+from uringio._ring.ring import Completion, OwnedRing
+from uringio.exceptions import ClosedError
+from uringio.testing.faults import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from uringio._ring.pool import BufferPool
+    from uringio.testing.faults import Fault
+
+REAPS_MAX = 3
+"""An operation that could go on waits for this many reaps at the most."""
+
+REFUSAL_CHANCE = 0.1
+"""How often a `submit` takes nothing. Two in a row are the most, so that a loop ends."""
+
+CANCEL_CHANCE = 0.5
+"""How often a `cancel` comes in time."""
+
+
+@dataclass(slots=True)
+class _Chain:
+    tokens: range
+    operations: list[Operation]
+    delay: int
+    done: int = 0
+
+
+class SimulatedRing(OwnedRing):
+    """A ring for tests: the same `seed` and the same calls give the same completions.
+
+    `faults` is the plan of what goes wrong, see `Fault`. `missing_opcodes` are operations that the
+    ring says it has not. `perform` does an operation and returns its result or -errno.
+
+    `history` is a list of (operation, result) in order of execution, without the operations'
+    memory: the proof of what was done before what. Example:
+
+        faults = [Fault(Opcode.FSYNC, 1, result=-errno.EIO)]
+        ring = SimulatedRing(seed=7, faults=faults)
+        with pytest.raises(OperationError):
+            async with run_ring(ring) as opened, opened.create(path) as writer:
+                await writer.write(b"lost")
+                await writer.commit()
+        assert not os.path.exists(path)
+        assert not any(operation.opcode is Opcode.RENAMEAT for operation, result in ring.history
+                       if result == 0)
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        faults: Sequence[Fault] = (),
+        missing_opcodes: Collection[Opcode] = (),
+        entries: int = 256,
+        perform: Callable[[Operation], int] = execute,
+    ) -> None:
+        super().__init__()
+        self.features = RingFeatures(
+            "simulated", entries, entries * 2, missing_opcodes=frozenset(missing_opcodes)
+        )
+        self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.history: list[tuple[Operation, int]] = []
+        self.in_flight = 0
+        self._random = random.Random(seed)  # noqa: S311  # reproducible is what it has to be
+        self._faults = tuple(faults)
+        self._perform = perform
+        self._counts: Counter[Opcode] = Counter()
+        self._lost: set[int] = set()
+        self._prepared: list[_Chain] = []
+        self._submitted: list[_Chain] = []
+        self._cancelled: set[int] = set()
+        self._refusals = 0
+        self._next_token = 1
+
+    @property
+    def prepared(self) -> int:
+        """Operations that `submit` has still to hand over."""
+        return sum(len(chain.tokens) for chain in self._prepared)
+
+    def supports(self, opcode: Opcode) -> bool:
+        """Whether it is not among the `missing_opcodes`."""
+        return opcode not in self.features.missing_opcodes
+
+    def prepare(self, operation: Operation) -> int:
+        """Take one operation; the result is its token."""
+        return self.prepare_chain([operation])[0]
+
+    def prepare_chain(self, operations: Sequence[Operation]) -> range:
+        """Take soft-linked operations, all or none; the result is their tokens, in order."""
+        self._check_owner()
+        if not 1 <= len(operations) <= self.features.entries:
+            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
+        tokens = range(self._next_token, self._next_token + len(operations))
+        self._next_token = tokens.stop
+        self._prepared.append(_Chain(tokens, list(operations), self._delay()))
+        self.in_flight += len(tokens)
+        return tokens
+
+    def cancel(self, token: int) -> None:
+        """Mark an operation that has not been done for -ECANCELED, or come too late."""
+        self._check_owner()
+        for chain in (*self._prepared, *self._submitted):
+            if token in chain.tokens[chain.done :] and self._random.random() < CANCEL_CHANCE:
+                self._cancelled.add(token)
+                chain.delay = 0
+
+    def submit(self) -> int:
+        """Hand over what was prepared, or nothing; the result counts what is left."""
+        self._check_owner()
+        if not self._prepared:
+            return 0
+        self._refusals += 1
+        if self._refusals > 2 or self._random.random() >= REFUSAL_CHANCE:
+            self._refusals = 0
+            self._submitted += self._prepared
+            self._prepared.clear()
+            os.eventfd_write(self.wakeup_fd, 1)
+        return self.prepared
+
+    def reap(self) -> list[Completion]:
+        """Do what has come due, in any order, and tell the results."""
+        self._check_owner()
+        with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
+            os.eventfd_read(self.wakeup_fd)
+        completions: list[Completion] = []
+        for chain in self._random.sample(self._submitted, len(self._submitted)):
+            while chain.done < len(chain.tokens) and chain.delay == 0:
+                completions += self._step(chain)
+            chain.delay = max(0, chain.delay - 1)
+        self._submitted = [c for c in self._submitted if c.done < len(c.tokens)]
+        self.in_flight -= len(completions)
+        if self._submitted:
+            os.eventfd_write(self.wakeup_fd, 1)
+        return completions
+
+    def register(self, pool: BufferPool) -> None:
+        """Take every slot for registered, so that fixed operations are what gets tested."""
+        self._check_owner()
+        for slot in pool.slots:
+            slot.buffer_index = slot.index
+        self.features.registered_slots = len(pool.slots)
+
+    def close(self) -> None:
+        """Close the wake-up. Nothing may be in flight."""
+        if self._unusable is None:
+            self._unusable = ClosedError
+            os.close(self.wakeup_fd)
+
+    def _delay(self) -> int:
+        return self._random.randint(0, REAPS_MAX)
+
+    def _step(self, chain: _Chain) -> list[Completion]:
+        """Do the next member of a chain; an error ends the others with it."""
+        results = [self._result(chain.tokens[chain.done], chain.operations[chain.done])]
+        if breaks_chain(chain.operations[chain.done], results[0]):
+            results += [-errno.ECANCELED] * (len(chain.tokens) - chain.done - 1)
+        first, chain.done, chain.delay = chain.done, chain.done + len(results), self._delay()
+        members = chain.operations[first : chain.done]
+        # Without its memory: a history must not keep a pool alive.
+        self.history += zip((replace(op, data=None) for op in members), results, strict=True)
+        chain.operations[first : chain.done] = [Operation(Opcode.NOP)] * len(results)
+        return list(map(Completion, chain.tokens[first : chain.done], results))
+
+    def _result(self, token: int, operation: Operation) -> int:
+        opcode, fd = PLAIN.get(operation.opcode, operation.opcode), operation.fd
+        if token in self._cancelled:
+            self._cancelled.remove(token)
+            return -errno.ECANCELED
+        if not self.supports(operation.opcode):
+            return -errno.EINVAL
+        self._counts[opcode] += 1
+        fault = self._fault(opcode)
+        if opcode is Opcode.FSYNC and fd in self._lost:
+            return 0
+        result = 0
+        if fault is None or opcode is Opcode.CLOSE:
+            result = self._perform(operation)
+        elif fault.short:
+            length = _short_length(operation, fault.short)
+            result = self._perform(replace(operation, length=length))
+        if fault is not None and fault.result:
+            result = fault.result
+        if opcode is Opcode.FSYNC and result < 0:
+            self._lost.add(fd)
+        elif opcode is Opcode.CLOSE:
+            self._lost.discard(fd)
+        return result
+
+    def _fault(self, opcode: Opcode) -> Fault | None:
+        for fault in self._faults:
+            if fault.fits(opcode, self._counts[opcode]) and (
+                fault.probability == 1 or self._random.random() < fault.probability
+            ):
+                return fault
+        return None
+
+
+def _short_length(operation: Operation, short: int) -> int:
+    """Cut a length to `short`, or to whole blocks of it where the descriptor is direct."""
+    if O_DIRECT and fcntl.fcntl(operation.fd, fcntl.F_GETFL) & O_DIRECT:
+        alignment = libc.statx_direct_alignment(operation.fd)
+        block = alignment.offset if alignment is not None and alignment.offset else 4096
+        short = max(block, short - short % block)
+    return min(short, operation.length)
