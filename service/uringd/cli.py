@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uringd import __version__
-from uringd.config import Settings
+from uringd.config import SLOT_BYTES_DEFAULT, Settings
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.urls import BadUrlError, TcpUrl, Url, parse_url
 
@@ -133,7 +133,7 @@ def cli() -> None:
 @click.option(
     "--slot-bytes",
     type=click.IntRange(4096, 16 << 20),
-    default=1 << 20,
+    default=SLOT_BYTES_DEFAULT,
     show_default=True,
     help="Bytes of one slot, and so of the longest chunk.",
 )

@@ -118,6 +118,11 @@ class ClientUpload:
         self._crc = combine(self._crc, crc, length)
         self.sent += length
 
+    async def keep_alive(self) -> None:
+        """Let the server know that this upload is only slow; raises what became of it."""
+        await self._client.ping()
+        self._check()
+
     async def sync(self) -> int:
         """Make durable what was sent; the result is the durable position in bytes.
 

@@ -8,6 +8,7 @@ PROTOCOL.md, the request, the upload or the session, never another session.
 from __future__ import annotations
 
 import hmac
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("uringd.session")
 
+ACK_SHARE = 4
+"""An acknowledgement is sent when this part of the client's credit has come back: a quarter, so
+that three quarters of it are on their way."""
+
 LAST_WORDS_TIMEOUT_S = 5.0
 """What a client may take to receive the frames that were queued when its session ended."""
 
@@ -62,8 +67,11 @@ class Session:
         self._sender = Sender(socket, self._acknowledge, settings.send_timeout_s)
         self._credit = ReceiveCredit(server.credit)
         self._returned: dict[int, int] = {}
+        self._returned_slots = 0
         self._next_handle = 1
         self._scope = trio.CancelScope()
+        self._watchdog = trio.CancelScope()
+        self._patience = ""
         self._end = "the client closed the connection"
 
     async def run(self) -> None:
@@ -121,9 +129,12 @@ class Session:
 
     async def _receive(self) -> None:
         try:
-            await self._handshake()
-            while await self._next_frame():
-                pass
+            with self._watchdog:
+                await self._handshake()
+                while await self._next_frame():
+                    pass
+            if self._watchdog.cancelled_caught:
+                self._fail(ErrorCode.TIMEOUT, self._patience)
         except RemoteProtocolError as exc:
             self._fail(exc.code, exc.text)
         except OSError as exc:
@@ -176,9 +187,19 @@ class Session:
         return True
 
     async def _next_event(self, timeout_s: float, text: str) -> Control | Data | ConnectionClosed:
-        with trio.move_on_after(timeout_s):
-            return await self._receiver.next_event()
-        raise RemoteProtocolError(ErrorCode.TIMEOUT, text)
+        self._expect_within(timeout_s, text)
+        event = await self._receiver.next_event()
+        self._watchdog.deadline = math.inf
+        return event
+
+    def _expect_within(self, timeout_s: float, text: str) -> None:
+        """End the session with TIMEOUT unless the client's bytes come in time.
+
+        One scope for the session, moved on: a scope of its own for each frame costs as much as the
+        frame.
+        """
+        self._patience = text
+        self._watchdog.deadline = trio.current_time() + timeout_s
 
     async def _request(self, event: Control) -> None:
         try:
@@ -205,11 +226,9 @@ class Session:
         view = slot.memory[: event.length]
         settings = self.server.settings
         limit_s = settings.speed_grace_s + event.length / settings.speed_min_bytes_s
-        with trio.move_on_after(limit_s) as scope:
-            await self._receiver.receive_payload(view)
-        if scope.cancelled_caught:
-            text = f"a chunk of {event.length} bytes took longer than {limit_s:.0f} s"
-            raise RemoteProtocolError(ErrorCode.TIMEOUT, text)
+        self._expect_within(limit_s, "a chunk came too slowly")
+        await self._receiver.receive_payload(view)
+        self._watchdog.deadline = math.inf
         upload = self.uploads.get(event.upload)
         if upload is None:
             text = f"no upload has the handle {event.upload} here"
@@ -235,12 +254,16 @@ class Session:
         self.server.ring.slots.release(slot)
         self._credit.release()
         self._returned[handle] = self._returned.get(handle, 0) + 1
+        self._returned_slots += 1
         upload = self.uploads.get(handle)
         if upload is not None and upload.failure is not None and not upload.reported:
             upload.reported = True
             self.server.renew_instance()
             self._notice_nowait(handle, upload.failure)
-        self._sender.wake()
+        # Few frames for many chunks: but at the latest with the last one, for the client may wait
+        # for all of them.
+        if self._returned_slots >= self._credit.granted // ACK_SHARE or not self._credit.used:
+            self._sender.wake()
 
     def _acknowledge(self) -> bytes:
         """Make the ACKs that are due: one for each upload that has news."""
@@ -255,6 +278,7 @@ class Session:
                 ack.durable = upload.durable
             frames.append(self.connection.send_control(FrameType.ACK, ack, upload=handle))
         self._returned.clear()
+        self._returned_slots = 0
         return b"".join(frames)
 
     async def _reply(self, event: Control, reply: object) -> None:

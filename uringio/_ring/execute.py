@@ -58,6 +58,8 @@ def _open_beneath(op: Operation) -> int:
 
 def _walk_beneath(op: Operation) -> int:
     """Do what openat2 would, a component at a time, each held by a descriptor and never a link."""
+    if not op.path:
+        return -errno.ENOENT
     *parents, name = op.path.split(b"/")
     fd = os.dup(op.fd)
     try:

@@ -78,10 +78,14 @@ class UringRing(OwnedRing):
         if lib is None:
             raise UnavailableError(why_unavailable(errno.ENOSYS, binding=_binding.missing))
         super().__init__()
+        try:
+            self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as exc:
+            self._unusable = ClosedError
+            raise UnavailableError(why_unavailable(exc.errno or errno.EMFILE)) from exc
         self._ring = ffi.new("struct io_uring *")
         entries = 1 << (entries - 1).bit_length()
         self.features = self._set_up(entries)
-        self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             _check(lib.io_uring_register_eventfd(self._ring, self.wakeup_fd))
             self.features.missing_opcodes = self._missing_opcodes()
@@ -111,6 +115,7 @@ class UringRing(OwnedRing):
                 break
         if result < 0:
             self._unusable = ClosedError
+            os.close(self.wakeup_fd)
             raise UnavailableError(why_unavailable(-result))
         features = RingFeatures("io_uring", params.sq_entries, params.cq_entries, names)
         if names is not SETUP_ATTEMPTS[0]:
@@ -179,6 +184,8 @@ class UringRing(OwnedRing):
         if not self._batched and not self._left_in_queue:
             return 0
         result = lib.uringio_submit(self._ring, self._batch_memory, self._batched, self._filled)
+        if result == 0 and self._batched > self._filled[0]:  # the queue was full and is empty now
+            result = lib.uringio_submit(self._ring, self._batch_memory, self._batched, self._filled)
         if self._filled[0]:
             self._batched = 0
         self._left_in_queue = lib.io_uring_sq_ready(self._ring) if result < 0 else 0

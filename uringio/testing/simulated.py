@@ -123,7 +123,7 @@ class SimulatedRing(OwnedRing):
             raise ValueError(f"a chain has 1 to {self.features.entries} operations")
         tokens = range(self._next_token, self._next_token + len(operations))
         self._next_token = tokens.stop
-        self._prepared.append(_Chain(tokens, list(operations), self._delay()))
+        self._prepared.append(_Chain(tokens, list(map(_hold, operations)), self._delay()))
         self.in_flight += len(tokens)
         return tokens
 
@@ -224,6 +224,12 @@ class SimulatedRing(OwnedRing):
             ):
                 return fault
         return None
+
+
+def _hold(operation: Operation) -> Operation:
+    """Export the memory, as a real ring does: it cannot be resized while it is in flight."""
+    data = None if operation.data is None else memoryview(operation.data)
+    return replace(operation, data=data)
 
 
 def _short_length(operation: Operation, short: int) -> int:

@@ -1,0 +1,94 @@
+"""What `put` reads from: a file, or a stream that comes when it comes.
+
+A regular file is read where we stand: its bytes are in memory or a read-ahead away. A pipe, socket
+or terminal is waited for as trio waits for anything, so that a slow one can be cancelled, and the
+server hears from us meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+import anyio
+
+from uringd.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+KEEP_ALIVE_S = 30.0
+"""How long a stream may be silent before the server is told that we are still there."""
+
+PIPE_BYTES = 1 << 20
+"""Asked of the kernel for a pipe, so that one read gets a chunk (pipe-max-size, pipe(7))."""
+
+
+class Source:
+    """The bytes to be sent, open. `size` is known for regular files, None for streams."""
+
+    def __init__(self, file: str) -> None:
+        try:
+            self._fd = os.dup(0) if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            found = os.fstat(self._fd)
+        except OSError as exc:
+            name = "standard input" if file == "-" else file
+            raise SourceError(f"cannot read {name}: {exc.strerror}") from exc
+        if stat.S_ISDIR(found.st_mode):
+            os.close(self._fd)
+            raise SourceError(f"{file} is a directory: send an archive, tar c DIR | uringd put -")
+        regular = stat.S_ISREG(found.st_mode)
+        self.size = found.st_size - self._position() if regular else None
+        self._streams = not regular and not stat.S_ISBLK(found.st_mode)
+        if stat.S_ISFIFO(found.st_mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
+            with contextlib.suppress(OSError):  # above the user's limit: it works without
+                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:
+        """Read until `view` is full or the source ends; the result is the length.
+
+        `keep_alive` is awaited each time a stream was silent for 30 s. Raises SourceError.
+        """
+        done = 0
+        try:
+            while done < len(view):
+                if self._streams:
+                    await self._wait_readable(keep_alive)
+                count = os.readv(self._fd, [view[done:]])
+                if not count:
+                    break
+                done += count
+        except OSError as exc:
+            raise SourceError(f"cannot read the data to send: {exc.strerror}") from exc
+        return done
+
+    async def _wait_readable(self, keep_alive: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            with anyio.move_on_after(KEEP_ALIVE_S):
+                try:
+                    await anyio.wait_readable(self._fd)
+                except PermissionError:  # a device that never makes anybody wait (epoll(7))
+                    self._streams = False
+                return
+            await keep_alive()
+
+    def _position(self) -> int:
+        try:
+            return os.lseek(self._fd, 0, os.SEEK_CUR)
+        except OSError:
+            return 0
