@@ -6,7 +6,6 @@ server, 4 no connection or none any more, 5 a local error, 130 interrupted.
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +63,6 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a client command; turn its errors into a sentence and an exit code."""
     import anyio  # noqa: PLC0415  # not for --help
 
-    # A kill ends a command as Ctrl-C does: the upload is aborted, nothing is left.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         anyio.run(main, backend="trio")
     except RefusedError as exc:
@@ -73,6 +70,8 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except ConnectionLostError as exc:
         unfinished = f"; the upload was {exc.upload_id}" if exc.upload_id else ""
         die(EXIT_CONNECTION, f"{exc}{unfinished}")
+    except BrokenPipeError:
+        raise  # of stdout, as in `uringd ls | head`: click knows what to do
     except (ClientError, OSError) as exc:
         die(EXIT_LOCAL, str(exc))
     except KeyboardInterrupt:

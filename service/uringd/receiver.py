@@ -6,7 +6,10 @@ the header behind it are asked for in one call, since that header is usually the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import socket
+
+import trio
 
 from uringd.wire import (
     HEADER_BYTES,
@@ -19,8 +22,8 @@ from uringd.wire import (
     RemoteProtocolError,
 )
 
-if TYPE_CHECKING:
-    import trio
+DRAIN_BYTES_MAX = 64 << 20
+"""Thrown away after the last frame to a client: several times what was on its way."""
 
 
 class Receiver:
@@ -40,6 +43,19 @@ class Receiver:
                 assert isinstance(event, Control | Data | ConnectionClosed)
                 return event
             connection.receive_data(await self._socket.recv(connection.bytes_wanted))
+
+    async def drain(self, timeout_s: float) -> None:
+        """Send no more, and throw away what still comes, so that the client reads our last frame.
+
+        A socket that is closed with unread bytes resets the connection, and a reset throws away
+        what the other side has not read yet: the ERROR that says why.
+        """
+        waste = bytearray(1 << 16)
+        left = DRAIN_BYTES_MAX
+        with trio.move_on_after(timeout_s), contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while left > 0 and (count := await self._socket.recv_into(waste)):
+                left -= count
 
     async def receive_payload(self, view: memoryview) -> None:
         """Receive the payload of the DATA that came last; `view` has its exact length."""

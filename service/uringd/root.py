@@ -7,6 +7,7 @@ say, and no link that somebody plants meanwhile, leads out of ROOT.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -83,15 +84,14 @@ class Root:
         """
         removed = []
         for entry in os.listdir(self.spool_fd):
-            fd = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.spool_fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry, dir_fd=self.spool_fd)
+            with contextlib.suppress(OSError):  # locked, or nothing that we made
+                fd = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.spool_fd)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry, dir_fd=self.spool_fd)
+                finally:
+                    os.close(fd)
                 removed.append(entry.removesuffix(SPOOL_SUFFIX))
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(fd)
         return removed
 
     async def find(self, reactor: Reactor, name: str) -> Published | None:

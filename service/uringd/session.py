@@ -73,6 +73,7 @@ class Session:
         self._watchdog = trio.CancelScope()
         self._patience = ""
         self._end = "the client closed the connection"
+        self._drain = False
 
     async def run(self) -> None:
         """Serve until the connection ends. Its unfinished uploads are aborted. Never raises."""
@@ -84,6 +85,8 @@ class Session:
             await self._abort_uploads()
             self._sender.end()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_TIMEOUT_S
+        if self._drain:
+            await self._receiver.drain(LAST_WORDS_TIMEOUT_S)
 
     def begin_shutdown(self) -> None:
         """Tell the client that the server is leaving, and end here if nothing is unfinished."""
@@ -153,6 +156,7 @@ class Session:
         ours, theirs = settings.token.encode(), hello.token.encode()
         if ours and not hmac.compare_digest(theirs, ours):
             self._end = "the token was missing or wrong"
+            self._drain = True
             log.warning("session refused", peer=self.peer, reason=self._end)
             text = "the token is missing or wrong: give the server's --token-file"
             await self._refuse(event, UploadError(ErrorCode.UNAUTHORIZED, text))
@@ -308,6 +312,7 @@ class Session:
     def _fail(self, code: ErrorCode, text: str) -> None:
         """End the session with an ERROR that says why."""
         self._end = f"{code.name}: {text}"
+        self._drain = True
         log.warning("session ended", peer=self.peer, code=code.name, reason=text)
         if self.connection.state is not State.CLOSED:
             message = error_message(code, text)

@@ -116,6 +116,8 @@ class UringFile:
         """Read into writable memory from `offset`; the result is the length, short at the end."""
         with _Using(self):
             view = memoryview(data).cast("B")
+            if view.readonly:
+                raise TypeError("pread_into needs writable memory: a bytearray, an mmap, a slot")
             _check_offset(offset)
             direct = self._is_block(offset, len(view)) and self._is_aligned(view)
             fd = self._file.fd if direct else self._buffered()
