@@ -101,8 +101,9 @@ class UringFile:
         async def write_one(data: Buffer, offset: int) -> None:
             nonlocal total
             try:
-                total += await self.pwrite(data, offset)
-            except UringioError as exc:
+                length = await self.pwrite(data, offset)  # not `total += await`: others add too
+                total += length
+            except (UringioError, TypeError, ValueError) as exc:
                 errors.append(exc)
 
         async with trio.open_nursery() as nursery:
@@ -119,6 +120,9 @@ class UringFile:
             if view.readonly:
                 raise TypeError("pread_into needs writable memory: a bytearray, an mmap, a slot")
             _check_offset(offset)
+            if not len(view):
+                await trio.lowlevel.checkpoint()
+                return 0
             direct = self._is_block(offset, len(view)) and self._is_aligned(view)
             fd = self._file.fd if direct else self._buffered()
             done = 0
