@@ -110,9 +110,7 @@ async def abort(session: Session, event: Control) -> pb.AbortReply:
         raise UploadError(ErrorCode.NOT_FOUND, "there is no such upload: it ended, or never was")
     if upload.state is UploadState.COMMITTING:
         raise UploadError(ErrorCode.BUSY, "the upload is being committed")
-    await upload.abort()
-    if handle in owner.uploads:
-        owner.drop_upload(handle, "aborted", reason=f"asked for by {session.peer}")
+    await owner.abort_upload(handle, f"asked for by {session.peer}")
     return pb.AbortReply()
 
 

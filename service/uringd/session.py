@@ -110,6 +110,18 @@ class Session:
         self.server.uploads[upload.id] = (self, handle)
         return handle
 
+    async def abort_upload(self, handle: int, reason: str) -> None:
+        """Throw an upload away; the log says "failed" and why if its own failure came first."""
+        upload = self.uploads[handle]
+        failure = upload.failure
+        await upload.abort()
+        if handle not in self.uploads:
+            return  # somebody else's abort was faster
+        if failure is not None:
+            self.drop_upload(handle, "failed", reason=failure.text)
+        else:
+            self.drop_upload(handle, "aborted", reason=reason)
+
     def drop_upload(self, handle: int, outcome: str, **facts: object) -> None:
         """Forget an upload that has ended, and say so in the log: one event for each."""
         upload = self.uploads.pop(handle)
@@ -209,6 +221,7 @@ class Session:
         try:
             reply = await answer(self, event)
         except UploadError as exc:
+            self._is_news(event.upload)
             await self._refuse(event, exc)
         else:
             await self._reply(event, reply)
@@ -248,7 +261,7 @@ class Session:
             free = partial(self._slot_free, event.upload)
             await upload.write(slot, event.offset, event.length, event.crc32c, free)
         except UploadError as exc:
-            upload.reported = upload.reported or upload.is_broken
+            self._is_news(event.upload)
             await self._notice(event.upload, exc)
             return False
         return True
@@ -260,14 +273,21 @@ class Session:
         self._returned[handle] = self._returned.get(handle, 0) + 1
         self._returned_slots += 1
         upload = self.uploads.get(handle)
-        if upload is not None and upload.failure is not None and not upload.reported:
-            upload.reported = True
-            self.server.renew_instance()
+        if self._is_news(handle) and upload is not None and upload.failure is not None:
             self._notice_nowait(handle, upload.failure)
         # Few frames for many chunks: but at the latest with the last one, for the client may wait
         # for all of them.
         if self._returned_slots >= self._credit.granted // ACK_SHARE or not self._credit.used:
             self._sender.wake()
+
+    def _is_news(self, handle: int) -> bool:
+        """Whether an upload is broken and nobody was told. The server's life is another then."""
+        upload = self.uploads.get(handle)
+        if upload is None or not upload.is_broken or upload.reported:
+            return False
+        upload.reported = True
+        self.server.renew_instance()
+        return True
 
     def _acknowledge(self) -> bytes:
         """Make the ACKs that are due: one for each upload that has news."""
@@ -319,10 +339,8 @@ class Session:
             self._sender.put_nowait(self.connection.send_control(FrameType.ERROR, message))
 
     async def _abort_uploads(self) -> None:
-        for handle, upload in list(self.uploads.items()):
-            await upload.abort()
-            if handle in self.uploads:
-                self.drop_upload(handle, "aborted", reason=self._end)
+        for handle in list(self.uploads):
+            await self.abort_upload(handle, self._end)
 
     async def _send(self) -> None:
         try:
