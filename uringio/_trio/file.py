@@ -133,8 +133,10 @@ class UringFile:
                 if result < 0:
                     raise operation_error(-result, "read", self.path, offset + done, length)
                 done += result
-                if result == 0 or (direct and result % self._file.block_bytes):
+                if result == 0:
                     break
+                if direct and result % self._file.block_bytes:
+                    fd = self._buffered()  # the end, or a short read: what is left is no block
             return done
 
     async def pread(self, length: int, offset: int) -> bytes:

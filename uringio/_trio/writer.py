@@ -212,10 +212,14 @@ class BulkWriter:
     async def abort(self) -> None:
         """Throw the file away: waits for writes in flight, then removes it. Not cancellable.
 
-        Does nothing after a commit or an abort.
+        Does nothing after a commit or an abort. `trio.BusyResourceError` while another task is in
+        a call: it would go on in a slot and on a descriptor that are somebody else's by then.
         """
         if not self._open:
             return
+        if self._busy:
+            raise trio.BusyResourceError(f"another task is using the writer of {self.path}")
+        self._busy = True
         with trio.CancelScope(shield=True):
             await self._behind.wait_settled()
             await self._close()

@@ -1,0 +1,102 @@
+"""What every test may ask for: child processes, file systems of its own, the descriptor count."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+CHILD_TIMEOUT_S = 60
+"""A child that takes longer is stuck: the test fails instead of hanging."""
+
+
+class RunPython(Protocol):
+    def __call__(
+        self, code: str, *args: object, prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+class MakeFileSystem(Protocol):
+    def __call__(self, kind: str, mebibytes: int) -> Path: ...
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> RunPython:
+    """Run code in a Python of its own, behind `prefix` (strace, setpriv), and expect success."""
+
+    def run(
+        code: str, *args: object, prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        for tool in prefix[:1]:
+            if shutil.which(tool) is None:
+                pytest.skip(f"{tool} is not installed")
+        done = subprocess.run(
+            [*prefix, sys.executable, "-W", "error", "-c", code, *map(str, args)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CHILD_TIMEOUT_S,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def count_descriptors() -> Callable[[], int]:
+    """Count the open descriptors of this process."""
+
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    return count
+
+
+@pytest.fixture
+def make_file_system(tmp_path: Path) -> Iterator[MakeFileSystem]:
+    """Make a file system in a loop image below tmp_path and mount it until the test is over."""
+    mounted: list[Path] = []
+
+    def make(kind: str, mebibytes: int) -> Path:
+        if os.geteuid() != 0:
+            pytest.skip("mounting a file system needs root")
+        if shutil.which(f"mkfs.{kind}") is None:
+            pytest.skip(f"mkfs.{kind} is not installed")
+        image = tmp_path / f"{kind}-{len(mounted)}.image"
+        point = tmp_path / f"{kind}-{len(mounted)}"
+        with image.open("wb") as file:
+            file.truncate(mebibytes << 20)
+        point.mkdir()
+        force = "-F" if kind == "ext4" else "-f"
+        subprocess.run([f"mkfs.{kind}", "-q", force, image], check=True, capture_output=True)
+        done = subprocess.run(
+            ["mount", "-o", "loop", image, point], check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"no loop mounts here: {done.stderr.strip()}")
+        mounted.append(point)
+        return point
+
+    yield make
+    for point in reversed(mounted):
+        subprocess.run(["umount", point], check=True)
+
+
+@pytest.fixture
+def file_system(request: pytest.FixtureRequest, make_file_system: MakeFileSystem) -> Path:
+    """As make_file_system, for async tests, in which the reason of a skip would not be shown.
+
+    Ask for it with `parametrize("file_system", [("ext4", 32)], indirect=True)`: kind and MiB.
+    """
+    kind, mebibytes = request.param
+    return make_file_system(kind, mebibytes)

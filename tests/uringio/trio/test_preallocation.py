@@ -1,0 +1,135 @@
+"""Preallocation: whole sizes, growing steps, and what the disk may answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+import uringio
+from uringio._trio import preallocation as module
+from uringio.exceptions import NoSpaceError, OperationError
+from uringio.lowlevel import Opcode, Operation, Preallocation
+from uringio.testing import Fault, SimulatedRing
+
+OpenRaw = Callable[..., AbstractAsyncContextManager[uringio.Ring]]
+
+STEP = module.STEP_BYTES_MIN
+
+
+def reserved(raw: SimulatedRing) -> list[tuple[int, int]]:
+    """(offset, length) of every reservation that was asked for."""
+    return [(op.offset, op.length) for op, _ in raw.history if op.opcode is Opcode.FALLOCATE]
+
+
+def simulated(faults: Sequence[Fault] = ()) -> SimulatedRing:
+    """Without the file system: a reservation always succeeds at once, whatever its size."""
+    return SimulatedRing(1, faults=faults, perform=lambda _: 0)
+
+
+async def test_a_known_size_is_reserved_whole_at_once(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated()
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", 10 * STEP)
+        await reservation.reserve(1)
+        await reservation.reserve(10 * STEP)
+    assert reserved(raw) == [(0, 10 * STEP)]
+    assert reservation.end == 10 * STEP
+
+
+async def test_an_unknown_size_grows_by_doubling_steps_up_to_the_largest(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated()
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", None)
+        while reservation.end < 4 * module.STEP_BYTES_MAX:
+            await reservation.reserve(reservation.end + 1)
+            await reservation.reserve(reservation.end)
+    lengths = [length for _, length in reserved(raw)]
+    assert lengths[:5] == [STEP, 2 * STEP, 4 * STEP, 8 * STEP, 16 * STEP]
+    assert set(lengths[5:]) == {module.STEP_BYTES_MAX}
+
+
+async def test_a_need_beyond_the_step_is_reserved_in_one(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated()
+    async with open_simulated(raw) as ring:
+        await Preallocation(ring.reactor, descriptor, "path", None).reserve(3 * STEP)
+    assert reserved(raw) == [(0, 3 * STEP)]
+
+
+async def test_a_step_that_does_not_fit_is_halved_down_to_the_need(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated([Fault(Opcode.FALLOCATE, n, result=-errno.ENOSPC) for n in (1, 2, 3)])
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", None)
+        await reservation.reserve(STEP // 8)
+    assert reserved(raw) == [(0, STEP), (0, STEP // 2), (0, STEP // 4), (0, STEP // 8)]
+    assert reservation.end == STEP // 8
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("size", [None, 2 * STEP])
+async def test_a_need_that_does_not_fit_is_a_full_disk(
+    open_simulated: OpenRaw, descriptor: int, number: int, size: int | None
+) -> None:
+    raw = simulated([Fault(Opcode.FALLOCATE, result=-number, every=True)])
+    async with open_simulated(raw) as ring:
+        with pytest.raises(NoSpaceError) as caught:
+            await Preallocation(ring.reactor, descriptor, "the path", size).reserve(2 * STEP)
+    error = caught.value
+    assert (error.errno, error.operation, error.path) == (number, "fallocate", "the path")
+    assert (error.offset, error.length) == (0, 2 * STEP)
+    assert len(reserved(raw)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+async def test_a_file_system_that_cannot_reserve_is_asked_once(
+    open_simulated: OpenRaw, descriptor: int, number: int
+) -> None:
+    raw = simulated([Fault(Opcode.FALLOCATE, result=-number, every=True)])
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", None)
+        await reservation.reserve(1)
+        await reservation.reserve(10 * STEP)
+    assert not reservation.supported
+    assert reservation.end == 0
+    assert len(reserved(raw)) == 1
+
+
+async def test_an_interrupted_reservation_starts_over(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated([Fault(Opcode.FALLOCATE, n, result=-errno.EINTR) for n in range(1, 11)])
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", None)
+        await reservation.reserve(1)
+    assert reserved(raw) == [(0, STEP)] * 11
+    assert reservation.end == STEP
+
+
+async def test_a_reservation_that_is_always_interrupted_gives_up(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated([Fault(Opcode.FALLOCATE, result=-errno.EINTR, every=True)])
+    async with open_simulated(raw) as ring:
+        with pytest.raises(OperationError) as caught:
+            await Preallocation(ring.reactor, descriptor, "path", None).reserve(1)
+    assert caught.value.errno == errno.EINTR
+    assert len(reserved(raw)) == module.INTERRUPTED_MAX
+
+
+async def test_blocks_are_really_reserved(open_simulated: OpenRaw, descriptor: int) -> None:
+    async with open_simulated(SimulatedRing()) as ring:
+        await Preallocation(ring.reactor, descriptor, "path", 1 << 20).reserve(1)
+    assert os.fstat(descriptor).st_size == 1 << 20
+    assert os.fstat(descriptor).st_blocks * 512 >= 1 << 20
+    assert Operation(Opcode.NOP).data is None
