@@ -23,10 +23,11 @@ def why_unavailable(number: int, *, binding: str | None = None) -> str:
             "and build again without URINGIO_NO_EXTENSION"
         )
     name = errno.errorcode.get(number, str(number))
-    return f"no io_uring ({name}): {_reason(number)}"
+    return f"no io_uring ({name}): {reason(number)}"
 
 
-def _reason(number: int) -> str:
+def reason(number: int) -> str:
+    """Say what errno `number` (positive) of an io_uring call means here, and what mends it."""
     if number == errno.ENOSYS:
         return f"this kernel ({os.uname().release}) is built without it, or {SECCOMP_MEND}"
     if number in {errno.EPERM, errno.EACCES}:

@@ -25,7 +25,7 @@ from uringio._ring import libc
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
 from uringio._ring.ring import Completion, OwnedRing
-from uringio._ring.unavailable import why_unavailable
+from uringio._ring.unavailable import reason, why_unavailable
 from uringio.exceptions import BrokenError, ClosedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -199,23 +199,23 @@ class UringRing(OwnedRing):
         raise BrokenError(f"the kernel takes no more operations: {os.strerror(-result)}")
 
     def reap(self) -> list[Completion]:
-        """Clear the wake-up and take all completions there are."""
+        """Clear the wake-up and take the completions there are; wakes again if there are more."""
         self._check_owner()
         with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
             os.eventfd_read(self.wakeup_fd)
-        completions: list[Completion] = []
-        while True:
-            count = lib.uringio_reap(
-                self._ring, self._reaped_memory, self.features.completion_entries, self._more
-            )
-            if count < 0:
-                raise BrokenError(f"completions cannot be reaped: {os.strerror(-count)}")
-            end = count * COMPLETION.size
-            for token, result, _ in COMPLETION.iter_unpack(memoryview(self._reaped)[:end]):
-                if self._held.pop(token) is not None:  # None: a cancel, of interest to nobody
-                    completions.append(Completion(token, result))
-            if not self._more[0]:
-                return completions
+        count = lib.uringio_reap(
+            self._ring, self._reaped_memory, self.features.completion_entries, self._more
+        )
+        if count < 0:
+            raise BrokenError(f"completions cannot be reaped: {os.strerror(-count)}")
+        if self._more[0]:  # others get their turn first: the event loop comes back
+            os.eventfd_write(self.wakeup_fd, 1)
+        reaped = memoryview(self._reaped)[: count * COMPLETION.size]
+        return [
+            Completion(token, result)
+            for token, result, _ in COMPLETION.iter_unpack(reaped)
+            if self._held.pop(token) is not None  # None: a cancel, of interest to nobody
+        ]
 
     def register(self, pool: BufferPool) -> None:
         """Register the pool's slots, halving their number while RLIMIT_MEMLOCK refuses them."""
@@ -236,7 +236,7 @@ class UringRing(OwnedRing):
         if count < len(pool.slots):
             features.notes.append(
                 f"{len(pool.slots) - count} of {len(pool.slots)} slots are not registered: "
-                f"{why_unavailable(-result if result < 0 else errno.ENOMEM)}"
+                f"{reason(-result if result < 0 else errno.ENOMEM)}"
             )
 
     def close(self) -> None:

@@ -79,26 +79,31 @@ def publish_steps(
     return steps
 
 
-async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> None:
+async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> int:
     """Run a chain to its end, or raise the error of the member that broke it.
+
+    The result counts short writes that were continued.
 
     A short write breaks a chain without being an error: the rest of it, and what was linked behind
     it, is submitted again. Not to be cancelled in the middle: shield the call.
     """
     left = list(steps)
+    short_writes = 0
     while left:
         results = await reactor.perform_chain([step.operation for step in left])
         at = _first_broken(left, results)
         if at is None:
-            return
+            break
         step, result = left[at], results[at]
         if result > 0:
+            short_writes += 1
             left = [Step(_rest_of_write(step.operation, result), step.path), *left[at + 1 :]]
         elif _is_refused_noreplace(step.operation, result) and -errno.ECANCELED not in results[:at]:
             await _link_instead(reactor, step)
             left = left[at + 1 :]
         else:
             raise step_error(step, result)
+    return short_writes
 
 
 def _first_broken(steps: list[Step], results: list[int]) -> int | None:

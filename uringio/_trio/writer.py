@@ -178,7 +178,9 @@ class BulkWriter:
         `durability` may ask for less: "durable" leaves the directory's fsync out, "written" every
         fsync (the file is whole and visible, but a power cut may take it).
         Raises `IncompleteError` when a declared size was not reached (the writer stays open),
-        `TargetExistsError` when the name was taken meanwhile, or the first error of a write. Can be
+        `TargetExistsError` when the name was taken meanwhile, or the first error of a write. When
+        only the last step failed, the fsync of the directory, the whole file is visible under its
+        name and the error says that a power cut may take the name. Can be
         cancelled until the last chunk is written; the publish itself runs to its end, and then the
         receipt is returned.
         """
@@ -247,7 +249,7 @@ class BulkWriter:
             durability=durability,
         )
         try:
-            await run_steps(self._reactor, steps)
+            self._behind.short_writes += await run_steps(self._reactor, steps)
         except OperationError as exc:
             self._behind.fail(exc)
             raise
