@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -12,15 +13,18 @@ import trio
 
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
+from uringio._trio.chain import Chain, run_chain
+from uringio._trio.many import ManyWrites
 from uringio.exceptions import ClosedError, UringioError, operation_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Buffer
 
+    from uringio._trio.many import Piece
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
@@ -32,6 +36,10 @@ MODES = {
     "x+": os.O_RDWR | os.O_CREAT | os.O_EXCL,
 }
 """open()'s modes for a file that is addressed by offsets: "w" and "a" have no meaning here."""
+
+
+COPIES_MAX = 16
+"""Writes of pwrite_many at a time that need a slot or the page cache: the default pool's slots."""
 
 
 class UringFile:
@@ -91,27 +99,39 @@ class UringFile:
             return len(view)
 
     async def pwrite_many(self, pairs: Iterable[tuple[Buffer, int]]) -> int:
-        """Write many (data, offset) pairs side by side, in one submission; the result counts bytes.
+        """Write many (data, offset) pairs side by side; the result counts bytes.
 
-        In no order: the pairs must not overlap. The first error is raised when all have ended.
+        In no order: the pairs must not overlap. All are checked before the first is written. One
+        task awaits them, 256 are in flight, and the SQEs of a batch are filled in C. The first
+        error is raised when all have ended; which of the others were written is unknown then.
         """
-        errors: list[BaseException] = []
-        total = 0
+        with _Using(self):
+            aligned, unaligned = self._pieces(pairs)
+            many = ManyWrites(self._reactor, self._file.fd, self.path, iter(aligned))
+            await many.run()
+            failure = many.failure or await self._write_side_by_side(unaligned)
+            if failure is not None:
+                raise failure
+            return many.written + sum(len(view) for view, _ in unaligned)
 
-        async def write_one(data: Buffer, offset: int) -> None:
-            nonlocal total
-            try:
-                length = await self.pwrite(data, offset)  # not `total += await`: others add too
-                total += length
-            except (UringioError, TypeError, ValueError) as exc:
-                errors.append(exc)
+    @contextlib.asynccontextmanager
+    async def chain(self) -> AsyncIterator[Chain]:
+        """Collect operations in the block, and run them in order, as one submission, at its end.
 
-        async with trio.open_nursery() as nursery:
-            for data, offset in pairs:
-                nursery.start_soon(write_one, data, offset)
-        if errors:
-            raise errors[0]
-        return total
+            async with file.chain() as chain:
+                chain.pwrite(record, offset)
+                chain.fsync(data_only=True)
+                chain.pwrite(header, 0)
+                chain.fsync(data_only=True)
+
+        Each begins when the one before has succeeded in full. The first error is raised, and none
+        behind it ran. An exception in the block runs nothing; nor does a cancellation before it
+        ends, and after that the chain runs to its end.
+        """
+        chain = Chain(self.path, self._file.fd, self._check_aligned)
+        yield chain
+        with _Using(self):
+            await run_chain(self._reactor, chain)
 
     async def pread_into(self, data: Buffer, offset: int) -> int:
         """Read into writable memory from `offset`; the result is the length, short at the end."""
@@ -170,6 +190,25 @@ class UringFile:
                 if fd >= 0:
                     await self._reactor.perform_always(operations.close(fd))
 
+    async def _write_side_by_side(self, pieces: list[Piece]) -> UringioError | None:
+        """Write what has to be copied or buffered first, COPIES_MAX at a time."""
+        failures: list[UringioError] = []
+        left = iter(pieces)
+
+        async def write_on() -> None:
+            for view, offset in left:
+                if failures:
+                    return
+                try:
+                    await self.pwrite(view, offset)
+                except UringioError as exc:
+                    failures.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(COPIES_MAX, len(pieces))):
+                nursery.start_soon(write_on)
+        return failures[0] if failures else None
+
     async def _write_all(self, fd: int, view: memoryview, offset: int) -> None:
         done = 0
         while done < len(view):
@@ -191,6 +230,26 @@ class UringFile:
                 await self._write_all(self._file.fd, slot.memory[: len(piece)], offset + start)
             finally:
                 self._slots.release(slot)
+
+    def _pieces(self, pairs: Iterable[tuple[Buffer, int]]) -> tuple[list[Piece], list[Piece]]:
+        """Tell the pairs that can be written as they are from the others; all are looked at."""
+        aligned: list[Piece] = []
+        unaligned: list[Piece] = []
+        for data, offset in pairs:
+            view = memoryview(data).cast("B")
+            _check_offset(offset)
+            fits = self._is_block(offset, len(view)) and self._is_aligned(view)
+            if len(view):
+                (aligned if fits else unaligned).append((view, offset))
+        return aligned, unaligned
+
+    def _check_aligned(self, view: memoryview, offset: int) -> None:
+        _check_offset(offset)
+        if not self._is_block(offset, len(view)) or not self._is_aligned(view):
+            raise ValueError(
+                f"{self.path} is direct: offset and length must be multiples of "
+                f"{self._file.block_bytes}, memory of {self._file.memory_bytes}"
+            )
 
     def _is_block(self, offset: int, length: int) -> bool:
         return not (offset % self._file.block_bytes or length % self._file.block_bytes)

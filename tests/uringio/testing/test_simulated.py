@@ -1,6 +1,5 @@
 """The simulated ring: reproducible, bounded, and faulty as planned."""
 # A test may block on a small file; an `async with` that raises is more than one statement.
-# ruff: noqa: ASYNC240, PT012
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ until the task gets through. It cancels once when the task has just parked (the 
 way) and once when it is just about to go on (the result has come already).
 """
 # A test may block on a small file.
-# ruff: noqa: ASYNC240
 
 from __future__ import annotations
 

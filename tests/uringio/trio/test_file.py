@@ -1,6 +1,5 @@
 """UringFile: reads and writes at offsets, whatever their alignment."""
 # A test may block on a small file.
-# ruff: noqa: ASYNC240
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Direct or buffered: what is offered is found out, and said honestly."""
 # A test may block on a small file.
-# ruff: noqa: ASYNC240
 
 from __future__ import annotations
 

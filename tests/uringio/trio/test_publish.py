@@ -1,6 +1,5 @@
 """Publishing: the order of calls is the promise."""
 # An `async with` that raises is more than one statement.
-# ruff: noqa: PT012
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The reactor: waits, cancels, batches, breaks and closes."""
 # A test may block on a small file; an `async with` that raises is more than one statement.
-# ruff: noqa: ASYNC240, PT012, PT031
 
 from __future__ import annotations
 

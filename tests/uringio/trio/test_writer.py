@@ -1,6 +1,5 @@
 """BulkWriter: sizes, positions, errors, and what is left when it goes wrong."""
 # A test may block on a small file; an `async with` that raises is more than one statement.
-# ruff: noqa: ASYNC240, PT012
 
 from __future__ import annotations
 
