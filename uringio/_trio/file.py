@@ -156,7 +156,11 @@ class UringFile:
                 if result == 0:
                     break
                 if direct and result % self._file.block_bytes:
-                    fd = self._buffered()  # the end, or a short read: what is left is no block
+                    # The end, or a short read, and what is left is no block: from the page cache,
+                    # or, where that is ruled out, from there if the device takes it.
+                    if offset + done >= os.fstat(fd).st_size:
+                        break
+                    fd = fd if self._file.required else self._buffered()
             return done
 
     async def pread(self, length: int, offset: int) -> bytes:
@@ -238,7 +242,10 @@ class UringFile:
         for data, offset in pairs:
             view = memoryview(data).cast("B")
             _check_offset(offset)
-            fits = self._is_block(offset, len(view)) and self._is_aligned(view)
+            whole = self._is_block(offset, len(view))
+            fits = whole and self._is_aligned(view)
+            if not whole:
+                self._buffered()  # refused now if nothing may go through the page cache
             if len(view):
                 (aligned if fits else unaligned).append((view, offset))
         return aligned, unaligned
@@ -270,6 +277,11 @@ class UringFile:
         """
         if not self.direct:
             return self._file.fd
+        if self._file.required:
+            raise ValueError(
+                f'{self.path} is open with direct="require": offset and length must be multiples '
+                f'of {self._file.block_bytes}; direct="auto" sends the rest through the page cache'
+            )
         if self._buffered_fd < 0:
             access = fcntl.fcntl(self._file.fd, fcntl.F_GETFL) & os.O_ACCMODE
             path = f"/proc/self/fd/{self._file.fd}"

@@ -37,7 +37,8 @@ class OpenFile:
     """An open descriptor and how it may be used.
 
     `block_bytes` is what offsets and lengths of writes must be multiples of, `memory_bytes` the
-    same for addresses; both are 1 when the file is buffered.
+    same for addresses; both are 1 when the file is buffered. `required` says that nothing may go
+    through the page cache.
     """
 
     fd: int
@@ -45,6 +46,7 @@ class OpenFile:
     direct: bool
     block_bytes: int
     memory_bytes: int
+    required: bool = False
 
 
 async def open_file(reactor: Reactor, operation: Operation, path: str, direct: Direct) -> OpenFile:
@@ -63,7 +65,8 @@ async def open_file(reactor: Reactor, operation: Operation, path: str, direct: D
         raise
     if not memory_bytes:
         return OpenFile(fd, path, direct=False, block_bytes=1, memory_bytes=1)
-    return OpenFile(fd, path, direct=True, block_bytes=BLOCK_BYTES, memory_bytes=memory_bytes)
+    required = direct == "require"
+    return OpenFile(fd, path, True, BLOCK_BYTES, memory_bytes, required)
 
 
 def _switch_to_direct(fd: int, flags: int) -> int:

@@ -295,3 +295,18 @@ async def test_the_descriptor_is_the_file_s(open_any: OpenAny, tmp_path: Path) -
     async with open_any() as ring, await ring.open(tmp_path / "file", "w+") as file:
         assert os.path.samestat(os.fstat(file.fileno()), (tmp_path / "file").stat())
         assert file.path == str(tmp_path / "file")
+
+
+async def test_what_must_be_direct_never_goes_through_the_page_cache(
+    open_uring: OpenAny, tmp_path: Path
+) -> None:
+    async with (
+        open_uring() as ring,
+        await ring.open(tmp_path / "file", "w+", direct="require") as file,
+    ):
+        assert await file.pwrite(bytearray(4096), 0) == 4096
+        for refused in (file.pwrite(b"abc", 0), file.pwrite(bytes(4096), 1), file.pread(3, 0)):
+            with pytest.raises(ValueError, match='direct="require"'):
+                await refused
+        with pytest.raises(ValueError, match='direct="require"'):
+            await file.pwrite_many([(b"abc", 4096)])
