@@ -1,0 +1,70 @@
+"""Uploads to a uringd on the same disk: over TCP and over a Unix socket.
+
+Each measurement has a daemon of its own, so that its peak memory is that of one upload. What is
+counted as CPU is the daemon's; the client's is among the facts. The source is read once before, so
+that the page cache holds it: what is measured is the way in, not another disk.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.harness.content import warm
+from bench.harness.daemon import Daemon, Transport, put_command, read_receipt
+from bench.harness.measurement import CannotRunError, Measurement
+from bench.harness.meter import Meter
+
+if TYPE_CHECKING:
+    from bench.harness.measurement import Job
+
+NAME = "upload.bin"
+
+
+def over_tcp(job: Job) -> Measurement:
+    """Upload over TCP loopback."""
+    return _upload(job, "tcp")
+
+
+def over_unix(job: Job) -> Measurement:
+    """Upload over a Unix socket."""
+    return _upload(job, "unix")
+
+
+def _upload(job: Job, transport: Transport) -> Measurement:
+    root = Path(job.directory) / "root"
+    root.mkdir(mode=0o700)
+    source = Path(job.source)
+    warm(source, job.block_bytes)
+    meter = Meter()
+    with Daemon(root, [transport]) as daemon:
+        before = daemon.cpu_s()
+        meter.start()
+        put = subprocess.run(
+            [*put_command(source, daemon.urls[transport], NAME), "--quiet"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        usage = meter.stop()
+        user_s, system_s = (now - then for now, then in zip(daemon.cpu_s(), before, strict=True))
+        rss_bytes = daemon.peak_rss_bytes()
+        if put.returncode:
+            why = put.stderr.strip().splitlines() or [f"exit code {put.returncode}"]
+            raise CannotRunError(f"uringd put failed: {why[-1]}")
+        if code := daemon.stop():
+            raise CannotRunError(f"uringd left exit code {code} after SIGTERM")
+    receipt = read_receipt(put.stdout)
+    client_cpu_s = usage.user_s + usage.system_s
+    return Measurement(
+        seconds=receipt["seconds"],
+        wall_s=usage.wall_s,
+        user_s=user_s,
+        system_s=system_s,
+        kworkers_s=usage.kworkers_s,
+        others_s=usage.others_s(user_s + system_s + client_cpu_s),
+        rss_bytes=rss_bytes,
+        path=str(root / NAME),
+        facts={"client_cpu_s": client_cpu_s, "receipt": receipt},
+    )
