@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 sys.path.append(str(Path(__file__).parents[1]))  # python -I leaves it out: it is where bench/ is
 
 import click
+import trio
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,7 @@ from bench.harness.daemon import Daemon, put_command, read_receipt
 from bench.harness.environment import describe
 from bench.harness.figures import MIB
 from bench.harness.files import PIECE_BYTES, file_sha256, repeat_until, same_bytes
+from bench.harness.library import copy_through_slots
 from bench.harness.measurement import CannotRunError
 from bench.harness.method import size_text
 from bench.harness.plain import copy_plain
@@ -127,6 +129,17 @@ class Demo:
         target.unlink()
         return Row("os.write + fsync", size, seconds, "file fsynced")
 
+    def write_here(self, source: Path) -> Row:
+        """Copy the same bytes by the library, in this process: no server and no socket between."""
+        target = self.directory / "library.bin"
+        os.sync()
+        seconds = trio.run(copy_through_slots, source, target)
+        size = target.stat().st_size
+        if not same_bytes(source, target):
+            raise CannotRunError("what the library wrote differs from its source")
+        target.unlink()
+        return Row("uringio, no network", size, seconds, "published")
+
     def _put(
         self, source: Path | Literal["-"], transport: Literal["tcp", "unix"], name: str
     ) -> list[str]:
@@ -149,8 +162,8 @@ def main(directory: Path) -> None:
     """Start a uringd, upload real data to it, compare what it published, and stop it.
 
     A tar of this machine's own files goes in through stdin, then a file of 1 GiB or more over a
-    Unix socket and over TCP, beside the same bytes by plain os.write and fsync. Takes about a
-    minute and leaves nothing behind.
+    Unix socket and over TCP, beside the same bytes by plain os.write and fsync and by the library
+    without a network. Takes about a minute and leaves nothing behind.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # clean up, also where a shell had us ignore it
         signal.signal(number, signal.default_int_handler)
@@ -182,9 +195,11 @@ def run(scratch: Path) -> list[Row]:
         over_tcp = demo.upload_file(large, "tcp")
         say("\n4. the same bytes by os.write + fsync")
         plain = demo.write_plain(large)
+        say("\n5. the same bytes by uringio, in this process")
+        here = demo.write_here(large)
         if code := daemon.stop():
             raise CannotRunError(f"uringd left exit code {code} after SIGTERM instead of 0")
-    return [plain, over_unix, over_tcp, first]
+    return [plain, here, over_unix, over_tcp, first]
 
 
 def check_place(scratch: Path) -> None:
