@@ -36,9 +36,8 @@ async def ls(url: Url, prefix: str, token: str, *, uploads: bool, as_json: bool)
 
 async def stat(url: Url, subject: str, token: str, *, as_json: bool) -> None:
     """Print what is known of a file or an upload."""
-    is_id = len(subject) == UPLOAD_ID_CHARS and set(subject) <= set("0123456789abcdef")
     async with connect(url, token=token) as client:
-        if is_id:
+        if is_upload_id(subject):
             facts = upload_facts((await client.stat(upload_id=subject)).upload)
         else:
             facts = file_facts((await client.stat(name=subject)).file)
@@ -54,6 +53,11 @@ async def abort(url: Url, upload_id: str, token: str, *, as_json: bool) -> None:
     async with connect(url, token=token) as client:
         await client.abort(upload_id)
     click.echo(json.dumps({"aborted": upload_id}) if as_json else f"aborted {upload_id}")
+
+
+def is_upload_id(text: str) -> bool:
+    """Whether this has the form of an upload's id."""
+    return len(text) == UPLOAD_ID_CHARS and set(text) <= set("0123456789abcdef")
 
 
 def file_facts(file: pb.FileInfo) -> dict[str, Any]:

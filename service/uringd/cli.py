@@ -16,11 +16,12 @@ from uringd import __version__
 from uringd.config import SLOT_BYTES_DEFAULT, Settings
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.urls import BadUrlError, TcpUrl, Url, parse_url
+from uringd.wire import TOKEN_BYTES_MAX, LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-EXIT_REFUSED, EXIT_CONNECTION, EXIT_LOCAL, EXIT_INTERRUPTED = 3, 4, 5, 130
+EXIT_USAGE, EXIT_REFUSED, EXIT_CONNECTION, EXIT_LOCAL, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 
 
 class UrlType(click.ParamType):  # type: ignore[type-arg]  # generic in click 8.4 only
@@ -44,12 +45,15 @@ def read_token(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         die(EXIT_LOCAL, f"cannot read the token file {path}: {reason}")
-    if not token:
+    if not lines:
         die(EXIT_LOCAL, f"the token file {path} is empty: put a long random word into it")
+    token: str = lines[0]
+    if len(token.encode()) > TOKEN_BYTES_MAX:
+        die(EXIT_LOCAL, f"the token in {path} is longer than {TOKEN_BYTES_MAX} bytes: shorten it")
     return token
 
 
@@ -70,6 +74,8 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except ConnectionLostError as exc:
         unfinished = f"; the upload was {exc.upload_id}" if exc.upload_id else ""
         die(EXIT_CONNECTION, f"{exc}{unfinished}")
+    except (LocalProtocolError, UnicodeEncodeError) as exc:
+        die(EXIT_USAGE, f"this cannot be sent: {exc}")
     except BrokenPipeError:
         raise  # of stdout, as in `uringd ls | head`: click knows what to do
     except (ClientError, OSError) as exc:
@@ -90,7 +96,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="uringd")
 def cli() -> None:
-    r"""Take large uploads and write them durably at the speed of the disk.
+    """Take large uploads and write them durably at the speed of the disk.
 
     A server is an address: tcp://HOST:PORT or unix:///path/to/socket.
 
@@ -100,7 +106,7 @@ def cli() -> None:
       uringd put big.iso unix:///tmp/uringd.sock
       tar c DIR | uringd put - unix:///tmp/uringd.sock --name dir.tar
       uringd ls unix:///tmp/uringd.sock
-    """
+    """  # noqa: D301  # \b is for click: the lines below stay as they are
 
 
 @cli.command()
@@ -256,6 +262,10 @@ def abort(url: Url, upload_id: str, token_file: Path | None, as_json: bool) -> N
     """Throw the unfinished upload UPLOAD_ID away."""
     from uringd import asking  # noqa: PLC0415
 
+    if not asking.is_upload_id(upload_id):
+        raise click.UsageError(
+            f"{upload_id!r} is no upload's id: `uringd ls URL --uploads` has them"
+        )
     token = read_token(token_file)
     run(lambda: asking.abort(url, upload_id, token, as_json=as_json))
 

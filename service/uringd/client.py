@@ -26,6 +26,7 @@ from uringd.urls import TcpUrl, Url, parse_url
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     NEED_DATA,
+    BadNameError,
     Connection,
     ConnectionClosed,
     Control,
@@ -35,6 +36,7 @@ from uringd.wire import (
     RemoteProtocolError,
     Role,
     SendCredit,
+    check_name,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class Client:
         """
         from uringd.client_upload import ClientUpload  # noqa: PLC0415  # it imports this module
 
+        _check_name(name)
         level = Durability[durability.upper()]
         message = pb.Create(
             name=name,
@@ -126,6 +129,8 @@ class Client:
 
     async def stat(self, *, name: str = "", upload_id: str = "") -> pb.StatReply:
         """Ask about a published file or an unfinished upload. Raises RefusedError (NOT_FOUND)."""
+        if not upload_id:
+            _check_name(name)
         message = pb.Stat(upload_id=upload_id) if upload_id else pb.Stat(name=name)
         reply: pb.StatReply = await self.request(FrameType.STAT, message)
         return reply
@@ -295,6 +300,14 @@ def _why(exc: OSError) -> str:
             return os.strerror(cause.errno) if cause.errno in errno.errorcode else str(cause)
         cause = cause.__cause__
     return str(exc)
+
+
+def _check_name(name: str) -> None:
+    """Refuse what the server would refuse; some of it could not even be sent to it."""
+    try:
+        check_name(name)
+    except BadNameError as exc:
+        raise RefusedError(exc.code, exc.text) from exc
 
 
 def refused(message: pb.Error) -> RefusedError:

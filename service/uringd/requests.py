@@ -5,10 +5,10 @@ A handler returns the reply's message or raises UploadError, which becomes the E
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from uringd.uploads import Upload, UploadError, create_upload, failed
+from uringd.upload_errors import UploadError, failed
+from uringd.uploads import Upload, create_upload
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     Control,
@@ -106,7 +106,7 @@ async def abort(session: Session, event: Control) -> pb.AbortReply:
     if message.upload_id:
         owner, handle = session.server.uploads.get(message.upload_id, (session, 0))
     upload = owner.uploads.get(handle)
-    if upload is None:
+    if upload is None or (event.upload and session.uploads.get(event.upload) is not upload):
         raise UploadError(ErrorCode.NOT_FOUND, "there is no such upload: it ended, or never was")
     if upload.state is UploadState.COMMITTING:
         raise UploadError(ErrorCode.BUSY, "the upload is being committed")
@@ -142,9 +142,7 @@ async def list_(session: Session, event: Control) -> pb.ListReply:
         return list_reply(uploads=map(_upload_info, wanted), limit=message.limit)
     files = await server.root.list_published(message.prefix, message.after, message.limit)
     infos = (
-        pb.FileInfo(name=file.name, size=file.size, modified_ns=file.modified_ns)
-        for file in files
-        if _is_utf8(file.name)
+        pb.FileInfo(name=file.name, size=file.size, modified_ns=file.modified_ns) for file in files
     )
     return list_reply(files=infos, limit=message.limit)
 
@@ -183,8 +181,3 @@ def _upload_info(upload: Upload) -> pb.UploadInfo:
         durable=upload.durable,
         size=upload.size,
     )
-
-
-def _is_utf8(name: str) -> bool:
-    """Whether a name on the disk can be said on the wire (somebody else may have put it there)."""
-    return os.fsencode(name) == name.encode(errors="replace")

@@ -47,17 +47,19 @@ class Root:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.fd = os.open(path, DIRECTORY_FLAGS)
-        except OSError as exc:
-            raise RootError(f"cannot serve {path}: {exc.strerror}") from exc
-        try:
-            self._private_fd = _make_private(self.fd, PRIVATE_NAME)
-            self.spool_fd = _make_private(self._private_fd, "spool")
-            self._lock_fd = self._lock()
-        except OSError as exc:
-            raise RootError(f"cannot write to {path}: {exc.strerror}") from exc
+        with contextlib.ExitStack() as opened:
+            try:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.fd = _keep(opened, os.open(path, DIRECTORY_FLAGS))
+            except OSError as exc:
+                raise RootError(f"cannot serve {path}: {exc.strerror}") from exc
+            try:
+                self._private_fd = _keep(opened, _make_private(self.fd, PRIVATE_NAME))
+                self.spool_fd = _keep(opened, _make_private(self._private_fd, "spool"))
+                self._lock_fd = _keep(opened, self._lock())
+            except OSError as exc:
+                raise RootError(f"cannot write to {path}: {exc.strerror}") from exc
+            self._opened = opened.pop_all()
 
     def _lock(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -73,8 +75,7 @@ class Root:
 
     def close(self) -> None:
         """Let go of the directory and of its lock."""
-        for fd in (self.fd, self.spool_fd, self._lock_fd, self._private_fd):
-            os.close(fd)
+        self._opened.close()
 
     def remove_abandoned(self) -> list[str]:
         """Remove spool files that no process holds any more; the result is their upload ids.
@@ -96,28 +97,33 @@ class Root:
 
     async def find(self, reactor: Reactor, name: str) -> Published | None:
         """Look for a published file; None when there is none of that name."""
+        found = await self._look(reactor, name)
+        if found is None or not _is_file(found):
+            return None
+        return Published(name, found.st_size, found.st_mtime_ns)
+
+    async def check_free(self, reactor: Reactor, name: str, *, overwrite: bool) -> None:
+        """Raise OperationError unless a file may be published under this name, as things stand.
+
+        EEXIST: it is a directory's, or anything's without `overwrite`. ENOTDIR, ELOOP: it would
+        pass through something that is no directory.
+        """
+        found = await self._look(reactor, name)
+        if found is not None and (not overwrite or stat.S_ISDIR(found.st_mode)):
+            raise operation_error(errno.EEXIST, "create", name)
+
+    async def _look(self, reactor: Reactor, name: str) -> os.stat_result | None:
+        """Stat whatever has this name, a link itself too; None when nothing has."""
         flags = os.O_PATH | os.O_NOFOLLOW
         fd = await reactor.perform(operations.open_beneath(self.fd, name, flags))
-        if fd in {-errno.ENOENT, -errno.ENOTDIR, -errno.ELOOP, -errno.EXDEV}:
+        if fd == -errno.ENOENT:
             return None
         if fd < 0:
             raise operation_error(-fd, "open", name)
         try:
-            found = os.fstat(fd)
+            return os.fstat(fd)
         finally:
             os.close(fd)
-        if not _is_file(found):
-            return None
-        return Published(name, found.st_size, found.st_mtime_ns)
-
-    async def is_taken(self, reactor: Reactor, name: str) -> bool:
-        """Whether anything at all has this name: a file, a directory, a link."""
-        fd = await reactor.perform(
-            operations.open_beneath(self.fd, name, os.O_PATH | os.O_NOFOLLOW)
-        )
-        if fd >= 0:
-            os.close(fd)
-        return fd not in {-errno.ENOENT, -errno.ENOTDIR}
 
     async def open_parent(self, reactor: Reactor, components: tuple[str, ...]) -> int:
         """Open the directory a name belongs into, making what is missing; the caller closes it.
@@ -162,11 +168,17 @@ class Root:
     def _list(self, prefix: str, after: str, count: int) -> list[Published]:
         found: list[Published] = []
         for name, entry in _walk(self.fd, ""):
-            if name.startswith(prefix) and name.encode() > after.encode():
+            if name.startswith(prefix) and _is_utf8(name) and name.encode() > after.encode():
                 found.append(Published(name, entry.st_size, entry.st_mtime_ns))
                 if len(found) == count:
                     break
         return found
+
+
+def _keep(opened: contextlib.ExitStack, fd: int) -> int:
+    """Have a descriptor closed with the others."""
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _make_private(parent_fd: int, name: str) -> int:
@@ -176,6 +188,11 @@ def _make_private(parent_fd: int, name: str) -> int:
     except FileExistsError:
         pass
     return os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be said on the wire (somebody else may have put it there)."""
+    return os.fsencode(name) == name.encode(errors="replace")
 
 
 def _is_file(found: os.stat_result) -> bool:

@@ -128,35 +128,22 @@ async def serve(settings: Settings, announce: Callable[[Listener], None]) -> Non
             listeners.append(listener)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
-                accepting = trio.CancelScope()
-                nursery.start_soon(_accept, server, listeners, accepting, nursery)
+                nursery.start_soon(_accept, server, listeners)
                 for listener in listeners:
                     announce(listener)
                 await anext(signals)
                 log.info("shutting down", unfinished=len(server.uploads))
-                accepting.cancel()
                 nursery.start_soon(_end_at_second_signal, server, signals)
                 await server.shut_down()
                 nursery.cancel_scope.cancel()
 
 
-async def _accept(
-    server: Server,
-    listeners: list[Listener],
-    accepting: trio.CancelScope,
-    sessions: trio.Nursery,
-) -> None:
-    with accepting:
-        async with trio.open_nursery() as nursery:
-            for listener in listeners:
-                nursery.start_soon(
-                    partial(
-                        trio.serve_listeners,
-                        partial(server.serve_connection, listener.transport),
-                        [listener.socket],
-                        handler_nursery=sessions,
-                    )
-                )
+async def _accept(server: Server, listeners: list[Listener]) -> None:
+    """Serve who comes until cancelled; while the server leaves, each is told so and turned away."""
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            serve_one = partial(server.serve_connection, listener.transport)
+            nursery.start_soon(trio.serve_listeners, serve_one, [listener.socket])
 
 
 async def _end_at_second_signal(server: Server, signals: AsyncIterator[int]) -> None:
@@ -167,10 +154,13 @@ async def _end_at_second_signal(server: Server, signals: AsyncIterator[int]) -> 
 
 def _peer_name(stream: trio.SocketStream, transport: str) -> str:
     """Name the client in the log: its address, or the process behind a Unix socket."""
-    if transport == "tcp":
+    if transport != "tcp":
+        return _unix_peer(stream)
+    try:
         host, port, *_ = stream.socket.getpeername()
-        return f"{host}:{port}"
-    return _unix_peer(stream)
+    except OSError:  # it has reset the connection already
+        return "gone"
+    return f"{host}:{port}"
 
 
 def _unix_peer(stream: trio.SocketStream) -> str:

@@ -20,7 +20,7 @@ from uringd.config import ALIGNMENT_BYTES
 from uringd.receiver import Receiver
 from uringd.requests import answer
 from uringd.sender import PeerGoneError, Sender
-from uringd.uploads import Upload, UploadError
+from uringd.upload_errors import UploadError
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     Connection,
@@ -39,6 +39,7 @@ from uringd.wire import (
 
 if TYPE_CHECKING:
     from uringd.server import Server
+    from uringd.uploads import Upload
     from uringio.lowlevel import Slot
 
 log = structlog.get_logger("uringd.session")
@@ -275,9 +276,11 @@ class Session:
         upload = self.uploads.get(handle)
         if self._is_news(handle) and upload is not None and upload.failure is not None:
             self._notice_nowait(handle, upload.failure)
-        # Few frames for many chunks: but at the latest with the last one, for the client may wait
-        # for all of them.
-        if self._returned_slots >= self._credit.granted // ACK_SHARE or not self._credit.used:
+        # Few frames for many chunks: but not while the client has no credit at all, and at the
+        # latest with the last one, for the client may wait for all of them.
+        kept_back, used = self._returned_slots, self._credit.used
+        has_none = used + kept_back >= self._credit.granted
+        if kept_back >= self._credit.granted // ACK_SHARE or has_none or not used:
             self._sender.wake()
 
     def _is_news(self, handle: int) -> bool:

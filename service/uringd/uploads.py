@@ -22,7 +22,9 @@ import trio
 
 from uringd.config import ALIGNMENT_BYTES
 from uringd.root import SPOOL_SUFFIX
+from uringd.upload_errors import NAME_ERRORS, UploadError, failed
 from uringd.wire import (
+    RANGES_MAX,
     Durability,
     ErrorCode,
     RemoteProtocolError,
@@ -55,24 +57,6 @@ LEVELS = {
     Durability.DURABLE: "durable",
     Durability.PUBLISHED: "published",
 }
-
-
-class UploadError(Exception):
-    """An upload cannot do what was asked; the code and the text are the client's answer."""
-
-    def __init__(
-        self,
-        code: ErrorCode,
-        text: str,
-        *,
-        offset: int | None = None,
-        missing: tuple[tuple[int, int], ...] = (),
-    ) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-        self.offset = offset
-        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +98,8 @@ class Upload:
             ring.reactor, ring.slots, file.fd, name, file.block_bytes if file.direct else 1
         )
         self._accepted = WrittenRanges()
-        self._written = WrittenRanges(chunks_remembered=0)
+        # Chunks complete in any order: for a while there may be more ranges than were accepted.
+        self._written = WrittenRanges(ranges_max=2 * RANGES_MAX, chunks_remembered=0)
         self.durable = 0
         self.state = UploadState.RECEIVING
         self.started = time.monotonic()
@@ -164,7 +149,7 @@ class Upload:
             )
         if length % ALIGNMENT_BYTES and end < max(self._accepted.end, self.size or 0):
             raise UploadError(
-                ErrorCode.MISALIGNED,
+                ErrorCode.OUT_OF_RANGE,
                 f"a chunk of {length} bytes is no multiple of {ALIGNMENT_BYTES} and not the last",
                 offset=offset,
             )
@@ -250,6 +235,7 @@ class Upload:
         """Throw the upload away: waits for its writes, then removes the spool file."""
         with trio.CancelScope(shield=True):
             async with self._lock:
+                self.reported = True  # what is about to fail is no news: it is wanted
                 self._behind.fail(operation_error(errno.ECANCELED, "write", self.name))
                 await self._behind.wait_settled()
                 if self._file.fd >= 0:
@@ -280,7 +266,9 @@ class Upload:
             )
             await run_steps(reactor, steps)
         except OperationError as exc:
-            if exc.errno == errno.EEXIST:
+            if exc.errno == errno.EISDIR:
+                raise failed(operation_error(errno.EEXIST, "rename", self.name)) from exc
+            if exc.errno in NAME_ERRORS:
                 # The file is whole and durable; only its name is not to be had.
                 raise failed(exc) from exc
             self._break(exc)
@@ -360,19 +348,6 @@ class Upload:
         self._refuse_if_broken()
 
 
-def failed(exc: OperationError) -> UploadError:
-    """Turn an error of the file system into what the client is told."""
-    if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        code = ErrorCode.NO_SPACE
-    elif exc.errno == errno.EEXIST:
-        return UploadError(ErrorCode.EXISTS, f"{exc.path} exists already")
-    elif exc.errno in {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV}:
-        return UploadError(ErrorCode.BAD_NAME, f"{exc.path} cannot be a file here: {exc.strerror}")
-    else:
-        code = ErrorCode.IO
-    return UploadError(code, str(exc), offset=exc.offset)
-
-
 async def create_upload(
     ring: Ring,
     root: Root,
@@ -387,8 +362,10 @@ async def create_upload(
         check_name(name)
     except RemoteProtocolError as exc:
         raise UploadError(exc.code, exc.text) from exc
-    if not overwrite and await root.is_taken(ring.reactor, name):
-        raise UploadError(ErrorCode.EXISTS, f"{name} exists already")
+    try:
+        await root.check_free(ring.reactor, name, overwrite=overwrite)
+    except OperationError as exc:
+        raise failed(exc) from exc
     upload_id = secrets.token_hex(16)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     spool_name = upload_id + SPOOL_SUFFIX

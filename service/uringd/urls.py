@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 UNIX_PATH_BYTES_MAX = 107
 """sun_path of sockaddr_un holds 108 bytes, one of them the end (unix(7))."""
@@ -41,7 +41,7 @@ class UnixUrl:
     path: str
 
     def __str__(self) -> str:
-        return f"unix://{self.path}"
+        return f"unix://{quote(self.path, safe='/@:+,=')}"
 
 
 Url = TcpUrl | UnixUrl
