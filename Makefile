@@ -20,7 +20,7 @@ test: lint types unit  ## lint, types and all tests
 lint: $(STAMP)   ## ruff, buf and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd protos && ../$(BIN)/buf lint
+	cd protos && $(abspath $(BIN))/buf lint
 	$(BIN)/hadolint docker/Dockerfile
 
 types: $(STAMP)  ## mypy, strict
