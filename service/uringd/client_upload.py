@@ -10,7 +10,7 @@ import anyio
 from uringd.client import FAREWELL_TIMEOUT_S
 from uringd.errors import ClientError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
-from uringd.wire import HEADER_BYTES, Durability, FrameType, combine, crc32c
+from uringd.wire import HEADER_BYTES, Durability, ErrorCode, FrameType, combine, crc32c
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -144,6 +144,12 @@ class ClientUpload:
         )
         reply: pb.Receipt = await self._client.request(FrameType.COMMIT, message, self._handle)
         self.ended = True
+        if (reply.size, reply.crc32c) != (self.sent, self._crc):
+            raise RefusedError(
+                ErrorCode.CONTENT_MISMATCH,
+                f"the receipt names {reply.size} bytes with CRC32C {reply.crc32c:08x}, and "
+                f"{self.sent} bytes with {self._crc:08x} were sent",
+            )
         return Receipt(
             upload_id=reply.upload_id,
             name=reply.name,

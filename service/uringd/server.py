@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from uringio import Ring
+    from uringio.lowlevel import Slot
 
 log = structlog.get_logger("uringd.server")
 
@@ -41,6 +42,7 @@ class Server:
         self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
         self.uploads: dict[str, tuple[Session, int]] = {}
         self.sessions: set[Session] = set()
+        self.receiving: dict[Session, float] = {}
         self.closing = False
         self.clock: Callable[[], float] = time.monotonic
         self._gone = trio.Event()
@@ -48,6 +50,15 @@ class Server:
     def renew_instance(self) -> None:
         """Take a new instance id: something acknowledged as written may be lost."""
         self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
+
+    async def acquire_slot(self) -> Slot:
+        """Wait for a slot, at the expense of who has been receiving into one for too long."""
+        while True:
+            with trio.move_on_after(self.settings.contended_chunk_s):
+                return await self.ring.slots.acquire()
+            session, since = next(iter(self.receiving.items()), (None, 0.0))
+            if session and trio.current_time() - since >= self.settings.contended_chunk_s:
+                session.end_slow_chunk()
 
     async def serve_connection(self, transport: str, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends."""

@@ -103,6 +103,10 @@ class Session:
         self._end = reason
         self._scope.cancel()
 
+    def end_slow_chunk(self) -> None:
+        """End the session: the slot it is receiving into is wanted by others."""
+        self._expect_within(0, "a chunk came too slowly while others waited for its slot")
+
     def add_upload(self, upload: Upload) -> int:
         """Give an upload its handle in this session."""
         handle = self._next_handle
@@ -230,7 +234,7 @@ class Session:
     async def _chunk(self, event: Data) -> None:
         """Receive a chunk into a slot, verify it, and hand it to its upload."""
         self._credit.consume()
-        slot = await self.server.ring.slots.acquire()
+        slot = await self.server.acquire_slot()
         try:
             taken = await self._receive_chunk(slot, event)
         except BaseException:
@@ -245,7 +249,11 @@ class Session:
         settings = self.server.settings
         limit_s = settings.speed_grace_s + event.length / settings.speed_min_bytes_s
         self._expect_within(limit_s, "a chunk came too slowly")
-        await self._receiver.receive_payload(view)
+        self.server.receiving[self] = trio.current_time()
+        try:
+            await self._receiver.receive_payload(view)
+        finally:
+            del self.server.receiving[self]
         self._watchdog.deadline = math.inf
         upload = self.uploads.get(event.upload)
         if upload is None:

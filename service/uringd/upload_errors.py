@@ -42,4 +42,4 @@ def failed(exc: OperationError) -> UploadError:
         return UploadError(ErrorCode.BAD_NAME, f"{exc.path} cannot be a file here: {exc.strerror}")
     else:
         code = ErrorCode.IO
-    return UploadError(code, str(exc), offset=exc.offset)
+    return UploadError(code, str(exc))  # an offset would say that only one chunk is concerned

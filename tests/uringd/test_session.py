@@ -216,6 +216,43 @@ async def test_a_chunk_that_comes_too_slowly_ends_the_session_and_frees_its_slot
         assert daemon.spool == []
 
 
+async def test_clients_that_stall_in_mid_chunk_give_way_to_who_waits_for_a_slot(
+    serving: Serving, open_peer: OpenPeer, until: Until
+) -> None:
+    async with serving(slots=2, contended_chunk_s=0.05) as daemon:
+        async with (
+            open_peer(daemon.unix) as first,
+            open_peer(daemon.unix) as second,
+            open_peer(daemon.unix) as third,
+        ):
+            for number, peer in enumerate((first, second)):
+                handle = await peer.create(f"stalled-{number}")
+                await peer.send(peer.connection.send_data_header(handle, 0, SLOT_BYTES, 0))
+                await peer.send(bytes(100))
+            await until(lambda: daemon.free_slots == 0)
+            receipt = await third.upload("whole", bytes(3 * SLOT_BYTES))
+            assert receipt.size == 3 * SLOT_BYTES
+            error = await first.last_words()
+            assert error is not None and error.code == ErrorCode.TIMEOUT
+        assert daemon.published == ["whole"]
+
+
+async def test_a_stalled_client_is_let_be_while_nobody_waits(
+    mock_clock: trio.testing.MockClock, serving: Serving, open_peer: OpenPeer, until: Until
+) -> None:
+    async with (
+        serving(slots=2, contended_chunk_s=1.0) as daemon,
+        open_peer(daemon.unix) as stalled,
+        open_peer(daemon.unix) as other,
+    ):
+        handle = await stalled.create("stalled")
+        await stalled.send(stalled.connection.send_data_header(handle, 0, SLOT_BYTES, 0))
+        await until(lambda: daemon.free_slots == 1)
+        mock_clock.jump(5.0)
+        await other.upload("whole", bytes(3 * SLOT_BYTES))
+        assert len(daemon.server.sessions) == 2
+
+
 async def test_a_client_that_never_reads_is_not_read_from_and_ends(
     mock_clock: trio.testing.MockClock, daemon: Daemon, open_peer: OpenPeer, until: Until
 ) -> None:
