@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import trio
@@ -14,8 +14,10 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from uringd.client import connect
+from uringd.config import Settings
 from uringd.errors import RefusedError
 from uringd.listeners import ListenError, listen
+from uringd.server import open_server
 from uringd.urls import BadUrlError, TcpUrl, UnixUrl, Url, parse_url
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType
@@ -241,3 +243,16 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, *, loopback: bool
 def test_a_socket_s_path_with_a_percent_sign_comes_back(tmp_path: Path) -> None:
     url = UnixUrl(os.fspath(tmp_path / "100%25"))
     assert parse_url(str(url)) == url
+
+
+@pytest.mark.parametrize("backend", ["auto", "threads"])
+async def test_the_log_tells_a_fallback_from_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Literal["auto", "threads"]
+) -> None:
+    monkeypatch.setattr("uringio._ring.uring.lib", None)
+    settings = Settings(root=tmp_path, listen=(), backend=backend, slots=2, slot_bytes=64 << 10)
+    with capture_logs() as logs:
+        async with open_server(settings) as server:
+            assert server.backend == "threads"
+    fallbacks = [entry for entry in logs if "writing through threads" in str(entry.get("reason"))]
+    assert len(fallbacks) == (1 if backend == "auto" else 0)

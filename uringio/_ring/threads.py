@@ -30,12 +30,16 @@ only contend for the interpreter and the inode."""
 
 
 class ThreadRing(OwnedRing):
-    """Operations in worker threads; `entries` bounds the length of a chain only."""
+    """Operations in worker threads; `entries` bounds the length of a chain only.
 
-    def __init__(self, entries: int = 256, *, reason: str = "it was asked for") -> None:
+    `reason` says why it is not io_uring, where that was wanted.
+    """
+
+    def __init__(self, entries: int = 256, *, reason: str = "") -> None:
         super().__init__()
         self.features = RingFeatures("threads", entries, entries)
-        self.features.notes.append(f"writing through threads: {reason}")
+        if reason:
+            self.features.notes.append(f"writing through threads: {reason}")
         self.wakeup_fd, self._wake_fd = _wakeup_pair()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="uringio")
         self._prepared: list[tuple[range, list[Operation]]] = []
