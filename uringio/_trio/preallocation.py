@@ -5,7 +5,7 @@ and at the speed of an overwrite; writes that make the file grow take the inode'
 at a third of the speed. So a file of known size is reserved whole, before its first write: a full
 disk is then known at once. A file of unknown size grows by doubling steps, and what was too much is
 given back when it is cut to size. A reservation waits for the writes in flight, so the steps are
-few.
+few. Whatever became of a reservation, the file is cut to its true size at the end.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Preallocation:
         self._size = size
         self._step = STEP_BYTES_MIN
         self.end = 0
+        # How long the file may have become. A reservation that fails or is cancelled can have done
+        # a part, and ext4 has moved the size over it by then.
+        self.reached = 0
         self.supported = True
 
     async def reserve(self, end: int) -> None:
@@ -64,6 +67,7 @@ class Preallocation:
                 raise operation_error(-result, "fallocate", self._path, self.end, wanted)
 
     async def _fallocate(self, length: int) -> int:
+        self.reached = max(self.reached, self.end + length)
         for _ in range(INTERRUPTED_MAX):
             operation = operations.fallocate(self._fd, self.end, length)
             result = await self._reactor.perform(operation)

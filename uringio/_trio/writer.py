@@ -238,7 +238,7 @@ class BulkWriter:
                 self._file.fd, slot.memory, start, padded, buffer_index=slot.buffer_index
             )
             end = start + padded
-        longest = max(end, self._reserved.end)
+        longest = max(end, self._reserved.reached)
         steps = publish_steps(
             self._file.fd,
             self._source,

@@ -6,10 +6,12 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 
 import uringio
+from uringio._ring.execute import execute
 from uringio._trio import preallocation as module
 from uringio.exceptions import NoSpaceError, OperationError
 from uringio.lowlevel import Opcode, Operation, Preallocation
@@ -133,3 +135,29 @@ async def test_blocks_are_really_reserved(open_simulated: OpenRaw, descriptor: i
     assert os.fstat(descriptor).st_size == 1 << 20
     assert os.fstat(descriptor).st_blocks * 512 >= 1 << 20
     assert Operation(Opcode.NOP).data is None
+
+
+async def test_a_reservation_that_failed_halfway_does_not_lengthen_the_file(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    """As ext4 does: ENOSPC, and the size has moved over what could be reserved."""
+    asked: list[int] = []
+
+    def perform(operation: Operation) -> int:
+        if operation.opcode is Opcode.FALLOCATE:
+            asked.append(operation.length)
+            if len(asked) == 1:
+                os.ftruncate(operation.fd, operation.length - 4096)
+                return -errno.ENOSPC
+        return execute(operation)
+
+    size = STEP // 2
+    async with (
+        open_simulated(SimulatedRing(1, perform=perform)) as ring,
+        ring.create(tmp_path / "file") as writer,
+    ):
+        await writer.write(bytes(size))
+        receipt = await writer.commit()
+    assert asked == [STEP, STEP // 2], "the stream ends where the step does"
+    assert receipt.size == size
+    assert (tmp_path / "file").stat().st_size == size
