@@ -35,6 +35,9 @@ SLOTS_MIN = 2
 SLOTS_MAX = 16_384
 """The kernel's own bound on registered buffers (io_uring_register(2))."""
 
+RING_BYTES_MAX = 512 << 10
+"""What the ring's own queues may take of RLIMIT_MEMLOCK, at 4,096 entries."""
+
 SLOTS_DEFAULT = 16
 SLOT_BYTES_DEFAULT = 1 << 20
 """16 slots of 1 MiB keep this project's reference disks busy; more depth gained nothing there."""
@@ -172,4 +175,4 @@ def default_slots(slot_bytes: int, wanted: int = SLOTS_DEFAULT) -> int:
     limit = memlock_limit()
     if limit is None:
         return wanted
-    return max(SLOTS_MIN, min(wanted, limit // slot_bytes))
+    return max(SLOTS_MIN, min(wanted, (limit - RING_BYTES_MAX) // slot_bytes))

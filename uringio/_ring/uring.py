@@ -218,7 +218,7 @@ class UringRing(OwnedRing):
         ]
 
     def register(self, pool: BufferPool) -> None:
-        """Register the pool's slots, halving their number while RLIMIT_MEMLOCK refuses them."""
+        """Register the pool's slots, fewer and fewer while RLIMIT_MEMLOCK refuses them."""
         self._check_owner()
         count = len(pool.slots)
         result = -errno.ENOMEM
@@ -226,7 +226,7 @@ class UringRing(OwnedRing):
             result = lib.uringio_register_slots(self._ring, pool.address, pool.slot_bytes, count)
             if result != -errno.ENOMEM:
                 break
-            count //= 2
+            count -= max(1, count // 8)
         if result < 0:
             count = 0
         for slot in pool.slots[:count]:
@@ -244,6 +244,9 @@ class UringRing(OwnedRing):
         if self._unusable is not None:
             return
         self._unusable = ClosedError
+        if self.features.registered_slots:
+            # The exit alone gives locked memory back later, and the next ring would get none.
+            lib.io_uring_unregister_buffers(self._ring)
         lib.io_uring_queue_exit(self._ring)
         os.close(self.wakeup_fd)
 

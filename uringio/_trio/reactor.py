@@ -153,9 +153,9 @@ class Reactor(trio.abc.Instrument):
         """
         result = -errno.EIO
         with trio.CancelScope(shield=True):
-            if self._failure is None and not self._closing:
-                result = await self.perform(operation)
-            else:
+            try:
+                return await self.perform(operation)
+            except UringioError:
                 result = await trio.to_thread.run_sync(execute, operation)
         return result
 
