@@ -15,6 +15,7 @@ import click
 from uringd import __version__
 from uringd.config import SLOT_BYTES_DEFAULT, Settings
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
+from uringd.groups import main_reason
 from uringd.urls import BadUrlError, TcpUrl, Url, parse_url
 from uringd.wire import TOKEN_BYTES_MAX, LocalProtocolError
 
@@ -68,7 +69,10 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import anyio  # noqa: PLC0415  # not for --help
 
     try:
-        anyio.run(main, backend="trio")
+        try:
+            anyio.run(main, backend="trio")
+        except BaseExceptionGroup as group:  # what interrupts a connect comes wrapped by anyio
+            raise main_reason(group) from group
     except RefusedError as exc:
         die(EXIT_REFUSED, str(exc))
     except ConnectionLostError as exc:
@@ -84,6 +88,17 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         die(EXIT_INTERRUPTED, "interrupted; nothing was published")
 
 
+class Commands(click.Group):
+    """The commands: Ctrl-C at any moment is a sentence and 130, while they still import too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            die(EXIT_INTERRUPTED, "interrupted")
+
+
 token_option = click.option(
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -93,7 +108,7 @@ token_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="uringd")
 def cli() -> None:
     """Take large uploads and write them durably at the speed of the disk.
@@ -220,6 +235,8 @@ def put(file: str, url: Url, **options: Any) -> None:
     """
     from uringd import putting  # noqa: PLC0415
 
+    if options["name"] == "":
+        raise click.UsageError("--name is empty: give a name, or leave --name out")
     if file == "-" and not options["name"]:
         raise click.UsageError("standard input has no name: give --name NAME")
     options["token"] = read_token(options.pop("token_file"))
@@ -284,4 +301,7 @@ def doctor(directory: Path, as_json: bool) -> None:  # noqa: FBT001
 
 def main() -> None:
     """Run the command line."""
-    cli(prog_name="uringd")
+    try:
+        cli(prog_name="uringd")
+    except KeyboardInterrupt:
+        die(EXIT_INTERRUPTED, "interrupted")

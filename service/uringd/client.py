@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 30.0
 """For the connection and HELLO together: beyond it nobody is there."""
 
+ANSWER_TIMEOUT_S = 300.0
+"""For an answer, for credit, and for the socket to take a chunk: a commit may wait for a slow disk,
+but a server that is stopped, or whose machine is gone, would be waited for without end."""
+
 RECEIVE_BYTES_MAX = 65_536
 """Asked of the socket at a time: many acknowledgements, and one whole control frame."""
 
@@ -67,8 +71,11 @@ class Client:
     in hexadecimal: when it changes, what was not durable may be lost.
     """
 
-    def __init__(self, stream: anyio.abc.ByteStream, url: Url) -> None:
+    def __init__(
+        self, stream: anyio.abc.ByteStream, url: Url, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
         self._stream = stream
+        self._timeout_s = timeout_s
         self._connection = Connection(Role.CLIENT)
         self._cookie = 0
         self._lost = ""
@@ -161,13 +168,17 @@ class Client:
         self._check_alive()
         whole = False
         try:
-            await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
-            whole = True
+            with anyio.move_on_after(self._timeout_s):
+                await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
+                whole = True
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             await self._explain_loss()
         finally:
             if not whole and not self._lost:
                 self._lost = "the connection was left in the middle of a frame"
+        if not whole:
+            self._lost = ""
+            raise self._lose(f"the server at {self.url} took nothing for {self._timeout_s:.0f} s")
 
     def data_header(self, upload: int, offset: int, length: int, crc32c: int) -> bytes:
         """Make the header of a chunk; uses up one slot's credit."""
@@ -180,6 +191,11 @@ class Client:
         Raises RefusedError when the server ends the session, ConnectionLostError when it is gone.
         """
         self._check_alive()
+        with anyio.move_on_after(self._timeout_s):
+            return await self._next_event()
+        raise self._lose(f"the server at {self.url} said nothing for {self._timeout_s:.0f} s")
+
+    async def _next_event(self) -> Control:
         while True:
             try:
                 event = self._connection.next_event()
@@ -187,9 +203,10 @@ class Client:
                     self._connection.receive_data(await self._receive())
                     continue
             except RemoteProtocolError as exc:
-                self._lose(f"the server at {self.url} does not speak this protocol: {exc.text}")
+                text = f"the server at {self.url} does not speak this protocol: {exc.text}"
+                raise self._lose(text) from exc
             if isinstance(event, ConnectionClosed):
-                self._lose(f"the server at {self.url} closed the connection")
+                raise self._lose(f"the server at {self.url} closed the connection")
             assert isinstance(event, Control)
             self._note(event)
             return event
@@ -200,9 +217,8 @@ class Client:
             return await self._stream.receive(room)
         except anyio.EndOfStream:
             return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            self._lose(f"the connection to {self.url} broke")
-        return b""
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
+            raise self._lose(f"the connection to {self.url} broke") from exc
 
     def _note(self, event: Control) -> None:
         upload = self.uploads.get(event.upload)
@@ -225,16 +241,20 @@ class Client:
         with anyio.move_on_after(1):
             while True:
                 await self.next_event()
-        self._lose(f"the connection to {self.url} broke")
+        raise self._lose(f"the connection to {self.url} broke")
 
-    def _lose(self, text: str) -> None:
+    def _lose(self, text: str) -> ConnectionLostError:
+        """Give the connection up; the result is to be raised, with the first reason there was."""
         self._lost = self._lost or text
-        self._check_alive()
+        return ConnectionLostError(self._lost, self._unfinished())
 
     def _check_alive(self) -> None:
         if self._lost:
-            ids = [upload.id for upload in self.uploads.values() if not upload.ended]
-            raise ConnectionLostError(self._lost, ids[0] if ids else "")
+            raise ConnectionLostError(self._lost, self._unfinished())
+
+    def _unfinished(self) -> str:
+        """Return the id of an upload that the loss of the connection cuts off."""
+        return next((upload.id for upload in self.uploads.values() if not upload.ended), "")
 
     @property
     def alive(self) -> bool:
@@ -243,15 +263,18 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def connect(url: str | Url, *, token: str = "") -> AsyncIterator[Client]:
+async def connect(
+    url: str | Url, *, token: str = "", timeout_s: float = ANSWER_TIMEOUT_S
+) -> AsyncIterator[Client]:
     """Connect and say HELLO. Leaving closes the connection; unfinished uploads are aborted.
 
-    `url` is tcp://host:port or unix:///path, `token` what the server's token file holds.
+    `url` is tcp://host:port or unix:///path, `token` what the server's token file holds, and
+    `timeout_s` how long any single wait for the server may take.
     Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...).
     """
     url = parse_url(url) if isinstance(url, str) else url
     stream = await _open_stream(url)
-    client = Client(stream, url)
+    client = Client(stream, url, timeout_s)
     try:
         with anyio.move_on_after(CONNECT_TIMEOUT_S) as scope:
             await _greet(client, token)
@@ -297,7 +320,9 @@ def _why(exc: OSError) -> str:
     cause: BaseException | None = exc
     while cause is not None:  # anyio wraps what the socket said
         if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno) if cause.errno in errno.errorcode else str(cause)
+            if cause.errno in errno.errorcode:
+                return os.strerror(cause.errno)
+            return cause.strerror or str(cause)  # getaddrinfo(3) has numbers of its own
         cause = cause.__cause__
     return str(exc)
 

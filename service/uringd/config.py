@@ -58,8 +58,8 @@ class Settings:
     """A chunk that comes slower than this costs the connection: it holds a slot meanwhile."""
     speed_grace_s: float = 10.0
     """What a chunk may take on top of that: a mobile link's pause."""
-    contended_chunk_s: float = 20.0
-    """What a chunk may take while others wait for a slot: 100 KiB/s. Whoever holds the slots of a
+    contended_chunk_s: float = 10.0
+    """What a chunk may take while others wait for a slot: 200 KiB/s. Whoever holds the slots of a
     full pool for longer is slower than those who wait."""
     send_timeout_s: float = 60.0
     """A client that takes no acknowledgement for so long is gone."""

@@ -23,6 +23,8 @@ def report(directory: Path, *, as_json: bool) -> str:
         facts |= trio.run(_try_directory, directory)
     except uringio.UringioError as exc:
         return str(exc)
+    except OSError as exc:
+        return f"cannot try {directory}: {exc.strerror or exc}"
     if as_json:
         click.echo(json.dumps(facts))
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket as stdlib_socket
@@ -27,6 +28,8 @@ class Listener:
 
     url: Url
     socket: trio.SocketListener
+    bound: tuple[int, int] | None = None
+    """Device and inode of a Unix socket's name: a later one's is not ours to remove."""
 
     @property
     def transport(self) -> str:
@@ -34,18 +37,21 @@ class Listener:
         return "tcp" if isinstance(self.url, TcpUrl) else "unix"
 
     async def aclose(self) -> None:
-        """Stop listening, and remove the socket's name."""
-        await self.socket.aclose()
-        if isinstance(self.url, UnixUrl):
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(_remove, self.url.path)
+        """Remove the socket's name while the inode is held and cannot be reused; stop listening."""
+        try:
+            if isinstance(self.url, UnixUrl):
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(_remove, self.url.path, self.bound)
+        finally:
+            await self.socket.aclose()
 
 
 async def listen(url: Url) -> Listener:
     """Listen on an address. Raises ListenError."""
     try:
         if isinstance(url, UnixUrl):
-            return Listener(url, trio.SocketListener(_bind_unix(url.path)))
+            socket = trio.SocketListener(_bind_unix(url.path))
+            return Listener(url, socket, _identity(url.path))
         [listener, *more] = await trio.open_tcp_listeners(url.port, host=url.host, backlog=BACKLOG)
         for extra in more:  # one name, several addresses: one is enough and is the one we name
             await extra.aclose()
@@ -85,11 +91,19 @@ def _is_dead_socket(path: str) -> bool:
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
-def _remove(path: str) -> None:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        os.unlink(path)
-    except OSError:
+        found = os.lstat(path)
+    except OSError:  # somebody has removed it already
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove(path: str, bound: tuple[int, int] | None) -> None:
+    if bound is None or _identity(path) != bound:
         return
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _why(exc: OSError) -> str:

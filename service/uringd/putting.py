@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import click
 
 from uringd.client import Client, connect
 from uringd.client_upload import Chunk, ClientUpload, Receipt
-from uringd.errors import RefusedError, SourceError
+from uringd.errors import ClientError, RefusedError, SourceError
 from uringd.progress import Progress
 from uringd.source import Source
 from uringd.wire import ErrorCode
@@ -53,7 +54,12 @@ async def put(file: str, url: Url, options: Options) -> None:
                 with Progress(name, size, quiet=options.quiet) as progress:
                     await _send_all(upload, source, size, progress)
                     receipt = await upload.commit()
-    print_receipt(receipt, as_json=options.as_json)
+    try:
+        print_receipt(receipt, as_json=options.as_json)
+    except OSError as exc:
+        _silence_stdout()
+        text = f"{name} is published, but its receipt cannot be printed: {exc.strerror}"
+        raise ClientError(text) from exc
 
 
 def _check_offered(client: Client, options: Options) -> None:
@@ -88,6 +94,15 @@ async def _send_all(
             progress.advance(length)
         if at_end:
             return
+
+
+def _silence_stdout() -> None:
+    """Let what stdout still holds go nowhere: at exit Python would try it again, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    finally:
+        os.close(nowhere)
 
 
 def print_receipt(receipt: Receipt, *, as_json: bool) -> None:

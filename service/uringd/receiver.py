@@ -26,6 +26,10 @@ DRAIN_BYTES_MAX = 64 << 20
 """Thrown away after the last frame to a client: several times what was on its way."""
 
 
+WASTE_BYTES = 64 << 10
+"""Thrown away at a time."""
+
+
 class Receiver:
     """The receiving half of one connection."""
 
@@ -50,15 +54,21 @@ class Receiver:
         A socket that is closed with unread bytes resets the connection, and a reset throws away
         what the other side has not read yet: the ERROR that says why.
         """
-        waste = bytearray(1 << 16)
+        waste = bytearray(WASTE_BYTES)
         left = DRAIN_BYTES_MAX
         with trio.move_on_after(timeout_s), contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
             while left > 0 and (count := await self._socket.recv_into(waste)):
                 left -= count
 
+    async def discard_payload(self) -> None:
+        """Receive the payload of the DATA that came last, and throw it away."""
+        waste = memoryview(bytearray(WASTE_BYTES))
+        while self._connection.payload_remaining:
+            await self.receive_payload(waste[: self._connection.payload_remaining])
+
     async def receive_payload(self, view: memoryview) -> None:
-        """Receive the payload of the DATA that came last; `view` has its exact length."""
+        """Receive `view`'s length of the payload of the DATA that came last, whole or in parts."""
         connection, header = self._connection, self._next_header
         done = connection.read_payload_into(view)
         while done < len(view):

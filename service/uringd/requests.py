@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uringd.spool import create_upload
 from uringd.upload_errors import UploadError, failed
-from uringd.uploads import Upload, create_upload
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     Control,
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from uringd.root import Published
     from uringd.session import Session
+    from uringd.uploads import Upload
 
     Handler = Callable[[Session, Control], Awaitable[Message]]
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
 async def answer(session: Session, event: Control) -> Message:
@@ -128,8 +132,7 @@ async def stat(session: Session, event: Control) -> pb.StatReply:
     found = await server.root.find(server.ring.reactor, message.name)
     if found is None:
         raise UploadError(ErrorCode.NOT_FOUND, f"there is no file {message.name}")
-    file = pb.FileInfo(name=found.name, size=found.size, modified_ns=found.modified_ns)
-    return pb.StatReply(file=file)
+    return pb.StatReply(file=_file_info(found))
 
 
 async def list_(session: Session, event: Control) -> pb.ListReply:
@@ -141,10 +144,7 @@ async def list_(session: Session, event: Control) -> pb.ListReply:
         wanted = [u for i, u in found if u.name.startswith(message.prefix) and i > message.after]
         return list_reply(uploads=map(_upload_info, wanted), limit=message.limit)
     files = await server.root.list_published(message.prefix, message.after, message.limit)
-    infos = (
-        pb.FileInfo(name=file.name, size=file.size, modified_ns=file.modified_ns) for file in files
-    )
-    return list_reply(files=infos, limit=message.limit)
+    return list_reply(files=map(_file_info, files), limit=message.limit)
 
 
 async def ping(_session: Session, _event: Control) -> pb.PingReply:  # a handler
@@ -169,6 +169,12 @@ def _upload(session: Session, handle: int) -> Upload:
     if upload is None:
         raise UploadError(ErrorCode.NOT_FOUND, f"no upload has the handle {handle} here")
     return upload
+
+
+def _file_info(file: Published) -> pb.FileInfo:
+    """Describe a published file. Its time can be beyond the wire's int64, which ends in 2262."""
+    modified_ns = max(INT64_MIN, min(file.modified_ns, INT64_MAX))
+    return pb.FileInfo(name=file.name, size=file.size, modified_ns=modified_ns)
 
 
 def _upload_info(upload: Upload) -> pb.UploadInfo:

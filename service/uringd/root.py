@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME
-from uringio.exceptions import operation_error
+from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import Reactor, operations
 
 if TYPE_CHECKING:
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPOOL_SUFFIX = ".part"
+DIRECTORIES_KNOWN_MAX = 10_000
+"""Directories known to be durable: about 1 MiB; beyond it they are fsynced once more."""
+
+UNLISTED = {PRIVATE_NAME, "lost+found"}
+"""Directories of ROOT itself that are not ours to show: what fsck keeps cannot be read by all."""
+
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+WENT_AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What was in a directory when it was read is removed, or replaced: nothing is wrong."""
 
 
 class RootError(Exception):
@@ -47,6 +56,8 @@ class Root:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._durable: set[tuple[int, int]] = set()
+        self._walks = trio.CapacityLimiter(1)  # each takes a thread and reads the whole tree
         with contextlib.ExitStack() as opened:
             try:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -128,8 +139,8 @@ class Root:
     async def open_parent(self, reactor: Reactor, components: tuple[str, ...]) -> int:
         """Open the directory a name belongs into, making what is missing; the caller closes it.
 
-        A directory that is made is durable before anything is published in it: its parent is
-        fsynced at once.
+        Each directory on the way is durable before anything is published in it: its parent was
+        fsynced by this process, whoever made it.
         """
         fd = os.dup(self.fd)
         try:
@@ -149,13 +160,34 @@ class Root:
             made = await reactor.perform(operations.make_directory(parent_fd, component, 0o777))
             if made < 0 and made != -errno.EEXIST:
                 raise operation_error(-made, "mkdir", component)
-            synced = await reactor.perform(operations.fsync(parent_fd))
-            if synced < 0:
-                raise operation_error(-synced, "fsync", f"the directory of {component}")
             fd = await reactor.perform(opening)
         if fd < 0:
             raise operation_error(-fd, "open", component)
+        try:
+            await self._make_durable(reactor, parent_fd, fd, component)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
+
+    async def _make_durable(
+        self, reactor: Reactor, parent_fd: int, fd: int, component: str
+    ) -> None:
+        """Fsync a directory's parent, unless this process has done so since it found it.
+
+        Also for one that was there: whoever made it, another upload or a server that was killed,
+        may not have come to its fsync.
+        """
+        found = os.fstat(fd)
+        key = (found.st_dev, found.st_ino)
+        if key in self._durable:
+            return
+        synced = await reactor.perform(operations.fsync(parent_fd))
+        if synced < 0:
+            raise operation_error(-synced, "fsync", f"the directory of {component}")
+        if len(self._durable) >= DIRECTORIES_KNOWN_MAX:
+            self._durable.clear()
+        self._durable.add(key)
 
     async def list_published(self, prefix: str, after: str, limit: int) -> list[Published]:
         """List published files in byte order of their names: those with `prefix`, above `after`.
@@ -163,7 +195,7 @@ class Root:
         One more than `limit` is looked for, so that the caller can tell whether there are more.
         """
         count = min(limit or LIST_ENTRIES_MAX, LIST_ENTRIES_MAX) + 1
-        return await trio.to_thread.run_sync(self._list, prefix, after, count)
+        return await trio.to_thread.run_sync(self._list, prefix, after, count, limiter=self._walks)
 
     def _list(self, prefix: str, after: str, count: int) -> list[Published]:
         found: list[Published] = []
@@ -200,15 +232,14 @@ def _is_file(found: os.stat_result) -> bool:
 
 
 def _walk(dir_fd: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield regular files below a directory in byte order of their whole names; follow no link."""
-    with os.scandir(dir_fd) as scan:
-        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan]
-    # A directory's files sort as if its name ended in a slash.
-    entries.sort(key=lambda entry: os.fsencode(entry[0] + "/" * entry[1]))
-    for name, is_directory in entries:
-        if not prefix and name == PRIVATE_NAME:
+    """Yield regular files below a directory in byte order of their whole names; follow no link.
+
+    Raises OperationError for what is there and cannot be looked at: no list lacks it in silence.
+    """
+    for name, is_directory in _entries(dir_fd, prefix):
+        if not prefix and name in UNLISTED:
             continue
-        try:
+        with _looking_at(prefix + name):
             if is_directory:
                 child = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
                 try:
@@ -219,5 +250,25 @@ def _walk(dir_fd: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
                 found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
                 if _is_file(found):
                     yield prefix + name, found
-        except OSError:
-            continue  # it went away meanwhile
+
+
+def _entries(dir_fd: int, prefix: str) -> list[tuple[str, bool]]:
+    """Read a directory: names, and whether each is a directory, as their files are to be listed."""
+    entries: list[tuple[str, bool]] = []
+    with _looking_at(prefix or "."), os.scandir(dir_fd) as scan:
+        entries += ((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
+    # A directory's files sort as if its name ended in a slash.
+    return sorted(entries, key=lambda entry: os.fsencode(entry[0] + "/" * entry[1]))
+
+
+@contextlib.contextmanager
+def _looking_at(name: str) -> Iterator[None]:
+    """Pass over what went away meanwhile; say where anything else went wrong."""
+    try:
+        yield
+    except OperationError:
+        raise  # it says where already
+    except OSError as exc:
+        if exc.errno not in WENT_AWAY:
+            sayable = os.fsencode(name).decode(errors="replace")
+            raise operation_error(exc.errno or errno.EIO, "list", sayable) from exc

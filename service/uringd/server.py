@@ -70,6 +70,8 @@ class Server:
             self.sessions.add(session)
             try:
                 await session.run()
+            except Exception:  # a fault of ours costs this connection, never the others
+                log.exception("session failed", peer=session.peer)
             finally:
                 self._forget(session)
 

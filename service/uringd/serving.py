@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from uringd.groups import leaves
 from uringd.listeners import Listener, ListenError
 from uringd.logs import LogFormat, configure
 from uringd.root import RootError
@@ -25,19 +27,18 @@ def run(settings: Settings, log_format: LogFormat) -> str:
     failures: list[BaseException] = []
     try:
         trio.run(serve, settings, announce)
-    except* (RootError, ListenError, UringioError, ValueError) as group:
+    except* (RootError, ListenError, UringioError, OSError, ValueError) as group:
         failures = leaves(group)
-    return "; ".join(map(str, failures))
+    return "; ".join(map(_sentence, failures))
+
+
+def _sentence(exc: BaseException) -> str:
+    if not isinstance(exc, OSError) or isinstance(exc, UringioError):
+        return str(exc)
+    mend = "; raise the limit: ulimit -n 4096" if exc.errno == errno.EMFILE else ""
+    return f"cannot serve: {exc.strerror or exc}{mend}"
 
 
 def announce(listener: Listener) -> None:
     """Say on stdout that an address is ready."""
     print(f"listening {listener.url}", flush=True)  # noqa: T201  # programs read it
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Take the exceptions out of nested groups."""
-    found: list[BaseException] = []
-    for exc in group.exceptions:
-        found += leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
-    return found

@@ -234,39 +234,57 @@ class Session:
     async def _chunk(self, event: Data) -> None:
         """Receive a chunk into a slot, verify it, and hand it to its upload."""
         self._credit.consume()
+        settings = self.server.settings
+        limit_s = settings.speed_grace_s + event.length / settings.speed_min_bytes_s
+        upload, refusal = self._judge_chunk(event)
+        if upload is None:
+            # A slot is for bytes that go to the disk: these are thrown away as they come.
+            self._expect_within(limit_s, "a chunk came too slowly")
+            await self._receiver.discard_payload()
+            self._watchdog.deadline = math.inf
+            self._return_credit(event.upload)
+            if refusal is not None:
+                await self._notice(event.upload, refusal)
+            return
         slot = await self.server.acquire_slot()
+        self._expect_within(limit_s, "a chunk came too slowly")
         try:
-            taken = await self._receive_chunk(slot, event)
+            taken = await self._receive_chunk(slot, event, upload)
         except BaseException:
             self.server.ring.slots.release(slot)
             raise
         if not taken:
             self._slot_free(event.upload, slot)
 
-    async def _receive_chunk(self, slot: Slot, event: Data) -> bool:
+    def _judge_chunk(self, event: Data) -> tuple[Upload | None, UploadError | None]:
+        """Find the upload that wants a chunk, or else what to say of it (None: nothing)."""
+        upload = self.uploads.get(event.upload)
+        if upload is None:
+            text = f"no upload has the handle {event.upload} here"
+            return None, UploadError(ErrorCode.NOT_FOUND, text)
+        if upload.is_broken:
+            return None, None
+        try:
+            upload.check_chunk(event.offset, event.length)
+        except UploadError as exc:
+            return None, exc
+        return upload, None
+
+    async def _receive_chunk(self, slot: Slot, event: Data, upload: Upload) -> bool:
         """Whether the upload took the slot over. Raises only what costs the session."""
         view = slot.memory[: event.length]
-        settings = self.server.settings
-        limit_s = settings.speed_grace_s + event.length / settings.speed_min_bytes_s
-        self._expect_within(limit_s, "a chunk came too slowly")
         self.server.receiving[self] = trio.current_time()
         try:
             await self._receiver.receive_payload(view)
         finally:
             del self.server.receiving[self]
         self._watchdog.deadline = math.inf
-        upload = self.uploads.get(event.upload)
-        if upload is None:
-            text = f"no upload has the handle {event.upload} here"
-            await self._notice(event.upload, UploadError(ErrorCode.NOT_FOUND, text))
-            return False
         if upload.is_broken:
             return False
         try:
             if crc32c(view) != event.crc32c:
                 text = f"the chunk at {event.offset} differs from its checksum"
                 raise UploadError(ErrorCode.BAD_CHECKSUM, text, offset=event.offset)
-            upload.check_chunk(event.offset, event.length)
             free = partial(self._slot_free, event.upload)
             await upload.write(slot, event.offset, event.length, event.crc32c, free)
         except UploadError as exc:
@@ -278,6 +296,9 @@ class Session:
     def _slot_free(self, handle: int, slot: Slot) -> None:
         """Give a slot back, and its credit with the next acknowledgement."""
         self.server.ring.slots.release(slot)
+        self._return_credit(handle)
+
+    def _return_credit(self, handle: int) -> None:
         self._credit.release()
         self._returned[handle] = self._returned.get(handle, 0) + 1
         self._returned_slots += 1
@@ -292,12 +313,13 @@ class Session:
             self._sender.wake()
 
     def _is_news(self, handle: int) -> bool:
-        """Whether an upload is broken and nobody was told. The server's life is another then."""
+        """Whether an upload is broken and nobody was told. Lost writes end the instance."""
         upload = self.uploads.get(handle)
         if upload is None or not upload.is_broken or upload.reported:
             return False
         upload.reported = True
-        self.server.renew_instance()
+        if upload.lost_writes:
+            self.server.renew_instance()
         return True
 
     def _acknowledge(self) -> bytes:

@@ -3,6 +3,9 @@
 A regular file is read where we stand: its bytes are in memory or a read-ahead away. A pipe, socket
 or terminal is waited for as trio waits for anything, so that a slow one can be cancelled, and the
 server hears from us meanwhile.
+
+The files of /proc are regular, have a size of 0, and data all the same (proc(5)). So a size of 0
+says nothing: such a file is read until it ends, like a stream.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -29,9 +33,11 @@ PIPE_BYTES = 1 << 20
 
 
 class Source:
-    """The bytes to be sent, open. `size` is known for regular files, None for streams."""
+    """The bytes to be sent, open. `size` is None when only their end shows it."""
 
     def __init__(self, file: str) -> None:
+        if file == "-" and sys.stdin is None:  # descriptor 0 is something else of ours by now
+            raise SourceError("cannot read standard input: it is closed")
         try:
             self._fd = os.dup(0) if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
             found = os.fstat(self._fd)
@@ -42,7 +48,8 @@ class Source:
             os.close(self._fd)
             raise SourceError(f"{file} is a directory: send an archive, tar c DIR | uringd put -")
         regular = stat.S_ISREG(found.st_mode)
-        self.size = found.st_size - self._position() if regular else None
+        known = regular and found.st_size > 0
+        self.size = max(0, found.st_size - self._position()) if known else None
         self._streams = not regular and not stat.S_ISBLK(found.st_mode)
         if stat.S_ISFIFO(found.st_mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):  # above the user's limit: it works without

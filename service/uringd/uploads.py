@@ -11,9 +11,6 @@ An upload whose write or fsync failed is broken for good: nothing about it is ac
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
-import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,7 +36,6 @@ from uringio.lowlevel import (
     Place,
     Preallocation,
     WriteBehind,
-    open_file,
     operations,
     publish_steps,
     run_steps,
@@ -121,6 +117,12 @@ class Upload:
     def is_broken(self) -> bool:
         """Whether a write or fsync failed: only an abort is left."""
         return self._behind.failure is not None
+
+    @property
+    def lost_writes(self) -> bool:
+        """Whether the failure is of a write or an fsync: what was only written may be lost."""
+        failure = self._behind.failure
+        return failure is not None and failure.operation in {"write", "fsync"}
 
     @property
     def failure(self) -> UploadError | None:
@@ -254,7 +256,7 @@ class Upload:
         parent_fd = -1
         try:
             parent_fd = await self._root.open_parent(reactor, components)
-            longest = max(self._behind.padded_end, self._reserved.end)
+            longest = max(self._behind.padded_end, self._reserved.reached)
             steps = publish_steps(
                 self._file.fd,
                 Place(self._root.spool_fd, self.id + SPOOL_SUFFIX, self.name),
@@ -346,52 +348,3 @@ class Upload:
     def _break(self, failure: OperationError) -> None:
         self._behind.fail(failure)
         self._refuse_if_broken()
-
-
-async def create_upload(
-    ring: Ring,
-    root: Root,
-    name: str,
-    *,
-    size: int | None,
-    overwrite: bool,
-    durability: Durability,
-) -> Upload:
-    """Begin an upload: an exclusively locked spool file, reserved when its size is known."""
-    try:
-        check_name(name)
-    except RemoteProtocolError as exc:
-        raise UploadError(exc.code, exc.text) from exc
-    try:
-        await root.check_free(ring.reactor, name, overwrite=overwrite)
-    except OperationError as exc:
-        raise failed(exc) from exc
-    upload_id = secrets.token_hex(16)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    spool_name = upload_id + SPOOL_SUFFIX
-    opening = operations.open_beneath(root.spool_fd, spool_name, flags, 0o666)
-    try:
-        file = await open_file(ring.reactor, opening, name, "auto")
-    except OperationError as exc:
-        raise failed(exc) from exc
-    # The fence: held until the last write of this process has ended, however the process ends.
-    fcntl.flock(file.fd, fcntl.LOCK_EX)
-    upload = Upload(
-        ring,
-        root,
-        file,
-        upload_id,
-        name,
-        size=size,
-        overwrite=overwrite,
-        durability=durability,
-    )
-    try:
-        await upload.reserve()
-    except OperationError as exc:
-        await upload.abort()
-        raise failed(exc) from exc
-    except BaseException:
-        await upload.abort()
-        raise
-    return upload

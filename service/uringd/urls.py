@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
@@ -57,10 +58,21 @@ def parse_url(text: str) -> Url:
     if parts.query or parts.fragment or parts.username is not None:
         raise BadUrlError(f"{text!r} has more than an address in it")
     if parts.scheme == "tcp" and parts.hostname and port is not None and not parts.path.strip("/"):
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError:
+            raise BadUrlError(f"{text!r} is no address: no host has such a name") from None
         return TcpUrl(parts.hostname, port)
     if parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1:
-        path = unquote(parts.path)
-        if len(path.encode()) > UNIX_PATH_BYTES_MAX:
+        try:
+            path = unquote(parts.path, errors="strict")
+            path.encode()
+            length = len(os.fsencode(path))
+        except UnicodeError:
+            raise BadUrlError(f"{text!r} is no address: a socket's path is UTF-8") from None
+        if "\0" in path:
+            raise BadUrlError(f"{text!r} is no address: a socket's path has no zero byte in it")
+        if length > UNIX_PATH_BYTES_MAX:
             raise BadUrlError(f"a socket's path has {UNIX_PATH_BYTES_MAX} bytes at the most")
         return UnixUrl(path)
     raise BadUrlError(f"{text!r} is no address: write tcp://127.0.0.1:7433 or unix:///path/socket")

@@ -296,3 +296,19 @@ def _is_write_from(offset: int) -> Callable[[Operation], bool]:
     return lambda operation: (
         operation.opcode in {Opcode.WRITE, Opcode.WRITE_FIXED} and operation.offset >= offset
     )
+
+
+async def test_chunks_that_nobody_wants_take_no_slot(serving: Serving, open_peer: OpenPeer) -> None:
+    async with (
+        serving(slots=2) as daemon,
+        open_peer(daemon.unix) as stranger,
+        open_peer(daemon.unix) as other,
+    ):
+        await stranger.send(stranger.connection.send_data_header(99, 0, SLOT_BYTES, 0))
+        await stranger.send(bytes(SLOT_BYTES - 1))
+        await other.upload("whole", bytes(3 * SLOT_BYTES))
+        assert daemon.free_slots == 2
+        await stranger.send(b"\0")
+        handle, error = await stranger.notice()
+        assert (handle, error.code) == (99, ErrorCode.NOT_FOUND)
+        await stranger.wait_credit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import anyio
 import pytest
 import trio
 
-from uringd.client import connect
+from uringd.client import _why, connect
 from uringd.client_upload import Chunk, Receipt
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
@@ -282,3 +283,40 @@ def test_the_client_brings_neither_the_ring_nor_a_server(run_python: RunPython) 
         "loaded = {'trio', 'uringio', 'uringd.server', 'uringd.session', 'structlog'}\n"
         "assert not loaded & set(sys.modules), loaded & set(sys.modules)\n"
     )
+
+
+def test_a_host_that_is_not_found_is_told_without_a_number() -> None:
+    with pytest.raises(socket.gaierror) as caught:
+        socket.getaddrinfo("no number", 1, flags=socket.AI_NUMERICHOST)
+    assert "Errno" in str(caught.value)
+    assert _why(caught.value) == caught.value.strerror == "Name or service not known"
+
+
+async def test_a_server_that_falls_silent_is_not_waited_for_without_end(
+    scripted: Scripted,
+) -> None:
+    async def script(server: ScriptedServer) -> None:
+        await server.greet()
+        await trio.sleep_forever()
+
+    async with connect(await scripted(script), timeout_s=0.05) as client:
+        with pytest.raises(ConnectionLostError, match="said nothing"):
+            await client.ping()
+        with pytest.raises(ConnectionLostError, match="said nothing"):
+            await client.ping()
+
+
+async def test_a_server_that_takes_nothing_is_not_waited_for_without_end(
+    scripted: Scripted,
+) -> None:
+    async def script(server: ScriptedServer) -> None:
+        await server.greet(credit=1000)
+        await server.begin()
+        await trio.sleep_forever()
+
+    async with connect(await scripted(script), timeout_s=0.05) as client:
+        with pytest.raises(ConnectionLostError, match="took nothing") as caught:
+            async with client.upload("name") as upload:
+                for _ in range(1000):
+                    await upload.write(bytes(upload.chunk_bytes))
+        assert caught.value.upload_id

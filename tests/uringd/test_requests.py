@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -236,3 +239,19 @@ async def test_an_id_with_the_handle_of_another_upload_is_not_found(
         assert len(daemon.spool) == 2
         await peer.ask(FrameType.ABORT, message, first.upload)
         assert len(daemon.spool) == 1
+
+
+@pytest.mark.parametrize("year", [1600, 2400])
+async def test_a_time_beyond_the_wire_is_the_nearest_that_can_be_said(
+    serving: Serving, open_peer: OpenPeer, shared_memory: Path, year: int
+) -> None:
+    expected = (1 << 63) - 1 if year > 2000 else -(1 << 63)
+    nanoseconds = int(dt.datetime(year, 1, 1, tzinfo=dt.UTC).timestamp()) * 10**9
+    async with serving(root=shared_memory / "root") as daemon, open_peer(daemon.unix) as peer:
+        path = daemon.root / "file"
+        path.write_bytes(b"")
+        os.utime(path, ns=(nanoseconds, nanoseconds))
+        assert path.stat().st_mtime_ns == nanoseconds
+        [listed] = (await peer.ask(FrameType.LIST, pb.List())).files
+        found = (await peer.ask(FrameType.STAT, pb.Stat(name="file"))).file
+    assert listed.modified_ns == found.modified_ns == expected

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from uringd.client import connect
 from uringd.config import Settings
@@ -17,6 +18,8 @@ from uringd.root import RootError
 from uringd.server import open_server
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType
+from uringio.lowlevel import Opcode
+from uringio.testing import SimulatedRing
 
 if TYPE_CHECKING:
     from tests.uringd.conftest import Daemon, OpenPeer, Serving
@@ -340,3 +343,36 @@ async def test_the_client_hears_the_same_refusals(daemon: Daemon) -> None:
         async with client.upload("there", overwrite=True, durability="written") as upload:
             receipt = await upload.commit()
         assert receipt.durability == Durability.WRITTEN.name.lower()
+
+
+async def test_a_directory_that_was_there_is_made_durable_before_anything_in_it(
+    serving: Serving, open_peer: OpenPeer
+) -> None:
+    """Whoever made it may have been killed before its fsync."""
+    ring = SimulatedRing(1)
+    async with serving(ring) as daemon, open_peer(daemon.unix) as peer:
+        (daemon.root / "there").mkdir()
+        for number in range(2):
+            ring.history.clear()
+            await peer.upload(f"there/{number}", b"x")
+            asked = [op.opcode for op, result in ring.history if result >= 0]
+            before = asked[: asked.index(Opcode.RENAMEAT)]
+            assert before.count(Opcode.FSYNC) == 2 - number, "the file's, and once the root's"
+
+
+async def test_one_list_at_a_time_reads_the_tree(daemon: Daemon, open_peer: OpenPeer) -> None:
+    walks = daemon.server.root._walks
+    answered: list[int] = []
+
+    async def ask() -> None:
+        async with open_peer(daemon.unix) as peer:
+            answered.append(len((await peer.ask(FrameType.LIST, pb.List())).files))
+
+    (daemon.root / "file").write_bytes(b"")
+    async with trio.open_nursery() as nursery, walks:
+        for _ in range(3):
+            nursery.start_soon(ask)
+        while walks.statistics().tasks_waiting < 3:
+            await trio.lowlevel.checkpoint()
+        assert answered == []
+    assert answered == [1, 1, 1]

@@ -256,3 +256,19 @@ async def test_the_log_tells_a_fallback_from_what_was_asked_for(
             assert server.backend == "threads"
     fallbacks = [entry for entry in logs if "writing through threads" in str(entry.get("reason"))]
     assert len(fallbacks) == (1 if backend == "auto" else 0)
+
+
+async def test_a_socket_that_another_server_has_bound_meanwhile_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "socket"
+    url = UnixUrl(str(path))
+    first = await listen(url)
+    path.unlink()
+    second = await listen(url)
+    await first.aclose()
+    assert path.is_socket()
+    stream = await trio.open_unix_socket(path)
+    await stream.aclose()
+    await second.aclose()
+    assert not path.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from uringd.client import connect
 from uringd.errors import RefusedError
 
 if TYPE_CHECKING:
-    from tests.uringd.cli.conftest import ServerProcess, UringdCommand
+    from tests.uringd.cli.conftest import ServeProcess, ServerProcess, UringdCommand
 
 UPLOAD_FIELDS = ["upload_id", "name", "state", "accepted", "written", "durable", "size"]
 
@@ -185,3 +186,36 @@ def test_the_version_is_said(uringd: UringdCommand) -> None:
     done = uringd("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("uringd, version ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [os.fsdecode(b"unix:///tmp/\xff"), "unix:///tmp/%ff", "unix:///tmp/%00x", "tcp://a..b:1"],
+    ids=["latin-1", "quoted latin-1", "zero byte", "empty label"],
+)
+def test_what_can_be_no_address_is_a_usage_error(uringd: UringdCommand, url: str) -> None:
+    done = uringd("ls", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is no address" in done.stderr
+
+
+def test_a_directory_that_cannot_be_read_is_not_left_out_of_a_list(
+    serve_process: ServeProcess, uringd: UringdCommand
+) -> None:
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed: root reads everything")
+        prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+    server = serve_process(prefix=prefix)
+    publish(server, "a", b"")
+    publish(server, "b/c/d", b"")
+    (server.root / "b/c").chmod(0)
+    done = uringd("ls", server.unix)
+    (server.root / "b/c").chmod(0o700)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "b/c: Permission denied" in done.stderr and "(IO)" in done.stderr
+    assert [line.split()[-1] for line in uringd("ls", server.unix).stdout.splitlines()] == [
+        "a",
+        "b/c/d",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -9,7 +10,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -377,3 +379,114 @@ async def test_a_file_that_changes_while_it_is_sent_is_a_local_error(
     assert "another size now" in text
     with trio.fail_after(ENDS_S):
         await aborted.wait()
+
+
+def test_data_from_behind_the_end_of_a_file_is_an_empty_file(
+    server: ServerProcess, start_uringd: StartUringd, source: Path
+) -> None:
+    with source.open("rb") as file:
+        file.seek(4 * MIB)
+        process = start_uringd("put", "-", server.unix, "--name", "x", stdin=file)
+    assert process.wait(timeout=ENDS_S) == 0
+    assert (server.root / "x").read_bytes() == b""
+
+
+def test_a_file_that_hides_its_size_is_read_to_its_end(
+    server: ServerProcess, uringd: UringdCommand
+) -> None:
+    file = Path("/proc/filesystems")
+    assert file.stat().st_size == 0
+    done = uringd("put", file, server.unix)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (server.root / "filesystems").read_bytes() == file.read_bytes() != b""
+
+
+def test_a_closed_standard_input_is_said_to_be_closed(
+    server: ServerProcess, uringd: UringdCommand
+) -> None:
+    without_stdin = ("sh", "-c", 'exec "$@" <&-', "sh")
+    done = uringd("put", "-", server.unix, "--name", "x", prefix=without_stdin)
+    assert (done.returncode, done.stdout) == (5, "")
+    check_sentence(done.stderr)
+    assert "standard input: it is closed" in done.stderr
+    assert server.published == []
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_receipt_that_cannot_be_printed_is_no_failed_upload(
+    server: ServerProcess, start_uringd: StartUringd, source: Path, options: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start_uringd("put", source, server.unix, *options, stdout=full)
+    text = said(process)
+    assert process.returncode == 5
+    assert "is published" in text and "No space left on device" in text
+    assert (server.root / "source.bin").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("file", ["-", "source.bin"])
+def test_an_empty_name_is_a_usage_error(
+    server: ServerProcess, uringd: UringdCommand, source: Path, file: str
+) -> None:
+    done = uringd("put", file, server.unix, "--name", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--name is empty" in done.stderr
+    assert server.published == []
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A TCP port with a full queue that nobody empties: connecting to it does not end."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = listener.getsockname()[1]
+        while not is_connecting(port):
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+def is_connecting(port: int, others: int = 0) -> bool:
+    """Whether more than that many are in SYN_SENT, state 02 of /proc/net/tcp (proc_net_tcp(5))."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows) > others
+
+
+def test_ctrl_c_while_it_connects_is_one_sentence(
+    start_uringd: StartUringd, source: Path, deaf_port: int
+) -> None:
+    process = start_uringd("put", source, f"tcp://127.0.0.1:{deaf_port}")
+    while not is_connecting(deaf_port, others=1):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "interrupted" in said(process)
+    assert process.returncode == 130
+
+
+IMPORTING = """
+import os, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, path, target=None):
+        if name == "uringd.putting":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC())
+from uringd.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_imports_is_one_sentence(source: Path, tmp_path: Path) -> None:
+    isolated = ["-I"] if sys.flags.isolated else []
+    arguments = ["put", str(source), f"unix://{tmp_path}/nothing"]
+    done = subprocess.run(
+        [sys.executable, *isolated, "-c", IMPORTING, *arguments],
+        capture_output=True,
+        check=False,
+        timeout=ENDS_S,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    check_sentence(done.stderr)

@@ -263,3 +263,17 @@ async def test_many_connections_that_come_and_go_leave_no_descriptor(
             while len(os.listdir(descriptors)) > before + 1:
                 await client.ping()
     assert (server.spool, server.published) == ([], [])
+
+
+@pytest.mark.parametrize("limit", [6, 12])
+def test_too_few_descriptors_are_one_sentence(
+    start_uringd: StartUringd, tmp_path: Path, limit: int
+) -> None:
+    limited = ("sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
+    process = start_uringd(
+        *("serve", "--root", tmp_path / "root", "--listen", f"unix://{tmp_path}/s"), prefix=limited
+    )
+    stdout, stderr = process.communicate(timeout=ENDS_S)
+    assert "Traceback" not in stderr
+    done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    check_refused(done, 5, "Too many open files")
