@@ -22,7 +22,7 @@ take its answers gets no new ones."""
 
 SLOT_BYTES_DEFAULT = 2 << 20
 """What a chunk costs besides its bytes is the same for every size: 2 MiB took a fifth less of the
-server's CPU than 1 MiB, and 4 MiB no less again (bench/README.md)."""
+server's CPU than 1 MiB, and 4 MiB no less again (three interleaved rounds over TCP)."""
 
 SLOTS_WANTED = 16
 """32 MiB of pool: two connections at full credit, or sixteen with a chunk each."""
