@@ -53,6 +53,9 @@ class Server:
 
     async def acquire_slot(self) -> Slot:
         """Wait for a slot, at the expense of who has been receiving into one for too long."""
+        slot = self.ring.slots.acquire_nowait()
+        if slot is not None:
+            return slot
         while True:
             with trio.move_on_after(self.settings.contended_chunk_s):
                 return await self.ring.slots.acquire()

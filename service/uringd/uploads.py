@@ -90,9 +90,7 @@ class Upload:
         self._overwrite = overwrite
         self._durability = durability
         self._reserved = Preallocation(ring.reactor, file.fd, name, size)
-        self._behind = WriteBehind(
-            ring.reactor, ring.slots, file.fd, name, file.block_bytes if file.direct else 1
-        )
+        self._behind = WriteBehind(ring.reactor, ring.slots, file.fd, name, file.block_bytes)
         self._accepted = WrittenRanges()
         # Chunks complete in any order: for a while there may be more ranges than were accepted.
         self._written = WrittenRanges(ranges_max=2 * RANGES_MAX, chunks_remembered=0)

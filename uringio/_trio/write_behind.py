@@ -60,9 +60,7 @@ class WriteBehind:
         """
         self.check()
         assert offset % self.block_bytes == 0, "chunks start on a block"
-        padded = -(-length // self.block_bytes) * self.block_bytes
-        if padded > length:
-            slot.memory[length:padded] = bytes(padded - length)
+        padded = pad(slot, length, self.block_bytes)
         chunk = _Chunk(self, slot, offset, length, padded, on_done)
         chunk.start()
         self.in_flight += 1
@@ -93,6 +91,14 @@ class WriteBehind:
         self.in_flight -= 1
         if not self.in_flight:
             self._settled.unpark_all()
+
+
+def pad(slot: Slot, length: int, block_bytes: int) -> int:
+    """Fill a slot with zeros from `length` to the end of its block; the result is where that is."""
+    padded = -(-length // block_bytes) * block_bytes
+    if padded > length:
+        slot.memory[length:padded] = bytes(padded - length)
+    return padded
 
 
 class _Chunk:

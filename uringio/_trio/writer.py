@@ -18,7 +18,7 @@ import trio
 from uringio._ring import operations
 from uringio._trio.preallocation import Preallocation
 from uringio._trio.publish import DURABILITIES, Durability, Place, publish_steps, run_steps
-from uringio._trio.write_behind import WriteBehind
+from uringio._trio.write_behind import WriteBehind, pad
 from uringio.exceptions import ClosedError, IncompleteError, OperationError, operation_error
 
 if TYPE_CHECKING:
@@ -232,8 +232,7 @@ class BulkWriter:
         end = self._behind.padded_end
         if slot is not None and filled:
             self._registered &= slot.buffer_index >= 0
-            padded = -(-filled // self._file.block_bytes) * self._file.block_bytes
-            slot.memory[filled:padded] = bytes(padded - filled)
+            padded = pad(slot, filled, self._file.block_bytes)
             tail = operations.write(
                 self._file.fd, slot.memory, start, padded, buffer_index=slot.buffer_index
             )
