@@ -24,7 +24,7 @@ from uringd.wire import (
     crc32c,
 )
 from uringd.wire.header import RULES
-from uringd.wire.messages import ANSWERS, REQUESTS
+from uringd.wire.messages import FROM_CLIENT, FROM_SERVER
 from uringd.wire.state import TRANSITIONS, Kind, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,9 +71,10 @@ def test_the_frame_table_is_the_types_and_their_messages() -> None:
     assert [(int(row[0]), row[1]) for row in rows] == [(t.value, t.name) for t in FrameType]
     for _, name, client, server, payload in rows:
         frame_type = FrameType[name]
-        assert (client == "request") == (frame_type in REQUESTS)
-        assert (server != "-") == (frame_type in ANSWERS)
-        carried = [d[frame_type].DESCRIPTOR.name for d in (REQUESTS, ANSWERS) if frame_type in d]
+        assert (client != "-") == (frame_type in FROM_CLIENT or frame_type is FrameType.DATA)
+        assert (server != "-") == (frame_type in FROM_SERVER)
+        both = (FROM_CLIENT, FROM_SERVER)
+        carried = [d[frame_type].DESCRIPTOR.name for d in both if frame_type in d]
         assert payload == (", ".join(carried) or "raw bytes")
 
 

@@ -52,6 +52,7 @@ class UploadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UPLOAD_STATE_SUSPENDED: _ClassVar[UploadState]
     UPLOAD_STATE_COMMITTING: _ClassVar[UploadState]
     UPLOAD_STATE_BROKEN: _ClassVar[UploadState]
+    UPLOAD_STATE_PUBLISHED: _ClassVar[UploadState]
 DURABILITY_UNSPECIFIED: Durability
 DURABILITY_WRITTEN: Durability
 DURABILITY_DURABLE: Durability
@@ -89,6 +90,7 @@ UPLOAD_STATE_RECEIVING: UploadState
 UPLOAD_STATE_SUSPENDED: UploadState
 UPLOAD_STATE_COMMITTING: UploadState
 UPLOAD_STATE_BROKEN: UploadState
+UPLOAD_STATE_PUBLISHED: UploadState
 
 class Range(_message.Message):
     __slots__ = ("offset", "length", "crc32c")
@@ -131,32 +133,40 @@ class HelloReply(_message.Message):
     def __init__(self, instance_id: _Optional[bytes] = ..., server: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., chunk_bytes_max: _Optional[int] = ..., alignment: _Optional[int] = ..., credit: _Optional[int] = ..., uploads_max: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class Create(_message.Message):
-    __slots__ = ("name", "size", "overwrite", "durability")
+    __slots__ = ("name", "size", "overwrite", "durability", "upload_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     OVERWRITE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     size: int
     overwrite: bool
     durability: Durability
-    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., overwrite: bool = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    upload_id: str
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., overwrite: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., upload_id: _Optional[str] = ...) -> None: ...
 
 class CreateReply(_message.Message):
-    __slots__ = ("upload_id", "upload", "chunk_bytes")
+    __slots__ = ("upload_id", "upload", "chunk_bytes", "epoch")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
     upload: int
     chunk_bytes: int
-    def __init__(self, upload_id: _Optional[str] = ..., upload: _Optional[int] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, upload_id: _Optional[str] = ..., upload: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Resume(_message.Message):
-    __slots__ = ("upload_id",)
+    __slots__ = ("upload_id", "epoch", "join")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
-    def __init__(self, upload_id: _Optional[str] = ...) -> None: ...
+    epoch: int
+    join: bool
+    def __init__(self, upload_id: _Optional[str] = ..., epoch: _Optional[int] = ..., join: bool = ...) -> None: ...
 
 class ResumeReply(_message.Message):
     __slots__ = ("upload", "epoch", "durable", "chunk_bytes", "name", "size", "instance_id")
@@ -341,3 +351,11 @@ class Shutdown(_message.Message):
     deadline_ms: int
     reason: str
     def __init__(self, deadline_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Pages(_message.Message):
+    __slots__ = ("offset", "page_crc32c")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    PAGE_CRC32C_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    page_crc32c: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, offset: _Optional[int] = ..., page_crc32c: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -45,6 +45,10 @@ INSTANCE_ID_BYTES = 16
 UPLOAD_ID_CHARS = 32
 # Entries of one LIST reply; long names fill its payload before that.
 LIST_ENTRIES_MAX = 1024
+# What has a checksum of its own in PAGES: small against a chunk, large against a frame.
+PAGE_BYTES = 64 * 1024
+# Pages of the longest chunk.
+PAGES_MAX = DATA_BYTES_MAX // PAGE_BYTES
 
 
 class FrameType(IntEnum):
@@ -63,6 +67,7 @@ class FrameType(IntEnum):
     PING = 11  # request: an answer
     ERROR = 12  # server: a request, an upload or the session failed
     SHUTDOWN = 13  # server: it is leaving
+    PAGES = 14  # client: the checksums of the next chunk's pages
 
 
 class Flag(IntFlag):
@@ -90,6 +95,7 @@ class UploadState(IntEnum):
     SUSPENDED = 2  # no session holds it; it can be resumed
     COMMITTING = 3  # COMMIT is at work
     BROKEN = 4  # a write or sync failed; only ABORT is left
+    PUBLISHED = 5  # COMMIT was answered, and its Receipt is kept
 
 
 class ErrorCode(IntEnum):

@@ -64,6 +64,7 @@ RULES: dict[FrameType, _Rule] = {
     FrameType.PING: _REQUEST,
     FrameType.ERROR: _Rule(0, cookie=None, upload=None),
     FrameType.SHUTDOWN: _Rule(0, cookie=False, upload=False),
+    FrameType.PAGES: _Rule(0, cookie=False, upload=True),
 }
 _RULES = tuple(RULES[frame_type] for frame_type in FrameType)
 

@@ -21,6 +21,7 @@ from uringd.wire.codes import (
     INSTANCE_ID_BYTES,
     LIST_ENTRIES_MAX,
     OFFSET_MAX,
+    PAGES_MAX,
     RANGES_MAX,
     TEXT_BYTES_MAX,
     TOKEN_BYTES_MAX,
@@ -33,8 +34,8 @@ from uringd.wire.codes import (
 )
 from uringd.wire.exceptions import LocalProtocolError, RemoteProtocolError
 
-# What a client sends, and what a server answers or sends on its own.
-REQUESTS: dict[FrameType, type[Message]] = {
+# What each side sends, asked for or not.
+FROM_CLIENT: dict[FrameType, type[Message]] = {
     FrameType.HELLO: pb.Hello,
     FrameType.CREATE: pb.Create,
     FrameType.RESUME: pb.Resume,
@@ -44,8 +45,9 @@ REQUESTS: dict[FrameType, type[Message]] = {
     FrameType.STAT: pb.Stat,
     FrameType.LIST: pb.List,
     FrameType.PING: pb.Ping,
+    FrameType.PAGES: pb.Pages,
 }
-ANSWERS: dict[FrameType, type[Message]] = {
+FROM_SERVER: dict[FrameType, type[Message]] = {
     FrameType.HELLO: pb.HelloReply,
     FrameType.CREATE: pb.CreateReply,
     FrameType.RESUME: pb.ResumeReply,
@@ -71,6 +73,7 @@ _REQUIRED: dict[type[Message], tuple[str, ...]] = {
     pb.UploadInfo: ("upload_id", "state"),
     pb.Error: ("code",),
     pb.Range: ("length",),
+    pb.Pages: ("page_crc32c",),
 }
 _ENUMS: dict[str, frozenset[int]] = {
     "durability": frozenset(Durability),
@@ -95,7 +98,7 @@ def serialize(frame_type: FrameType, message: Message, *, from_server: bool) -> 
 
     Raises LocalProtocolError where parse would refuse it.
     """
-    wanted = (ANSWERS if from_server else REQUESTS).get(frame_type)
+    wanted = (FROM_SERVER if from_server else FROM_CLIENT).get(frame_type)
     if wanted is None:
         raise LocalProtocolError(f"{frame_type.name} carries no message from this side")
     if not isinstance(message, wanted):
@@ -119,7 +122,7 @@ def parse(frame_type: FrameType, payload: bytes, *, from_server: bool) -> Messag
     The frame's header has been judged: that side does send this type.
     Raises RemoteProtocolError: BAD_FRAME, or OUT_OF_RANGE for a number above its bound.
     """
-    wanted = (ANSWERS if from_server else REQUESTS)[frame_type]
+    wanted = (FROM_SERVER if from_server else FROM_CLIENT)[frame_type]
     try:
         message = wanted.FromString(payload)
     except DecodeError as exc:
@@ -246,6 +249,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "transport": _is_text,
     "durable": _are_ranges,
     "missing": _are_ranges,
+    "page_crc32c": lambda value: len(value) <= PAGES_MAX,
     "files": _are_entries,
     "uploads": _are_entries,
     "file": _is_entry,

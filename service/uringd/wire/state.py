@@ -51,7 +51,8 @@ _C = Role.CLIENT
 _S = Role.SERVER
 
 _CLIENT_OPEN = [(t, Kind.REQUEST) for t in sorted(REQUEST_TYPES - {FrameType.HELLO})] + [
-    (FrameType.DATA, Kind.NOTICE)
+    (FrameType.DATA, Kind.NOTICE),
+    (FrameType.PAGES, Kind.NOTICE),
 ]
 _SERVER_OPEN = [(t, Kind.REPLY) for t in sorted(REQUEST_TYPES - {FrameType.HELLO})] + [
     (FrameType.ACK, Kind.NOTICE),

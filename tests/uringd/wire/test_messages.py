@@ -22,12 +22,13 @@ INSTANCE_ID = bytes(16)
 
 
 def test_every_type_but_data_has_its_messages() -> None:
-    assert set(messages.REQUESTS) == REQUEST_TYPES
-    assert set(messages.ANSWERS) == set(FrameType) - {FrameType.DATA}
+    assert set(messages.FROM_CLIENT) == REQUEST_TYPES | {FrameType.PAGES}
+    assert set(messages.FROM_SERVER) == set(FrameType) - {FrameType.DATA, FrameType.PAGES}
 
 
 def test_every_message_of_the_proto_file_has_its_place() -> None:
-    carried = {c.DESCRIPTOR.name for c in [*messages.REQUESTS.values(), *messages.ANSWERS.values()]}
+    both = [*messages.FROM_CLIENT.values(), *messages.FROM_SERVER.values()]
+    carried = {message.DESCRIPTOR.name for message in both}
     parts = {"Range", "FileInfo", "UploadInfo"}
     assert carried | parts == set(pb.DESCRIPTOR.message_types_by_name)
 
@@ -45,7 +46,7 @@ def test_a_message_survives_the_round_trip(
 
 @given(
     st.sampled_from(
-        [(t, False) for t in messages.REQUESTS] + [(t, True) for t in messages.ANSWERS]
+        [(t, False) for t in messages.FROM_CLIENT] + [(t, True) for t in messages.FROM_SERVER]
     ),
     st.binary(max_size=200),
 )
