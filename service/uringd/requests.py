@@ -5,134 +5,184 @@ A handler returns the reply's message or raises UploadError, which becomes the E
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
-from uringd.spool import create_upload
+from uringd.catalog import CatalogError
+from uringd.describing import file_info, find_upload, list_uploads
+from uringd.records import ReceiptRecord, UploadRecord
+from uringd.registry import new_upload_id
 from uringd.upload_errors import UploadError, failed
+from uringd.uploads import check_content
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
+    RANGES_MAX,
+    ByteRange,
     Control,
     Durability,
     ErrorCode,
     FrameType,
     RemoteProtocolError,
-    UploadState,
     check_name,
     list_reply,
 )
 from uringio.exceptions import OperationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from google.protobuf.message import Message
 
-    from uringd.root import Published
+    from uringd.holds import Hold
     from uringd.session import Session
-    from uringd.uploads import Upload
 
     Handler = Callable[[Session, Control], Awaitable[Message]]
-
-INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
 async def answer(session: Session, event: Control) -> Message:
     """Handle a request. Raises UploadError."""
-    handler = HANDLERS.get(event.type)
-    if handler is None:
-        raise UploadError(ErrorCode.UNSUPPORTED, f"{event.type.name} is not offered here")
     try:
-        return await handler(session, event)
+        return await HANDLERS[event.type](session, event)
     except OperationError as exc:
         raise failed(exc) from exc
     except RemoteProtocolError as exc:
         raise UploadError(exc.code, exc.text) from exc
+    except CatalogError as exc:
+        full = exc.errno == errno.ENOSPC
+        raise UploadError(ErrorCode.NO_SPACE if full else ErrorCode.IO, str(exc)) from exc
 
 
 async def create(session: Session, event: Control) -> pb.CreateReply:
     """Begin an upload."""
     message: pb.Create = event.message
-    server = session.server
-    if server.closing:
-        raise UploadError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
-    limit = server.settings.uploads_per_connection_max
-    if len(session.uploads) >= limit:
-        text = f"this connection has {limit} uploads already, the most it may have"
-        raise UploadError(ErrorCode.TOO_MANY_UPLOADS, text)
-    upload = await create_upload(
-        server.ring,
-        server.root,
+    _refuse_more(session)
+    resumable = "resume" in session.features
+    record = UploadRecord(
+        message.upload_id or new_upload_id(),
         message.name,
-        size=message.size if message.HasField("size") else None,
-        overwrite=message.overwrite,
-        durability=Durability(message.durability),
+        message.size if message.HasField("size") else None,
+        message.overwrite,
+        Durability(message.durability),
+        resumable,
     )
-    handle = session.add_upload(upload)
-    return pb.CreateReply(upload_id=upload.id, upload=handle, chunk_bytes=server.slot_bytes)
+    upload = await session.server.registry.create(record, session.take_hold)
+    return pb.CreateReply(
+        upload_id=upload.id,
+        upload=session.handle_of(upload),
+        chunk_bytes=session.server.slot_bytes,
+        epoch=upload.epoch if resumable else 0,
+    )
+
+
+async def resume(session: Session, event: Control) -> pb.ResumeReply:
+    """Take an upload over, or join its lanes."""
+    message: pb.Resume = event.message
+    if "resume" not in session.features:
+        raise UploadError(ErrorCode.UNSUPPORTED, "resume is not in force in this session")
+    if message.join and "lanes" not in session.features:
+        raise UploadError(ErrorCode.UNSUPPORTED, "lanes are not in force in this session")
+    _refuse_more(session)
+    server = session.server
+    found = await server.registry.resume(
+        message.upload_id, message.epoch, join=message.join, take_hold=session.take_hold
+    )
+    if isinstance(found, ReceiptRecord):
+        whole = [ByteRange(0, found.size, found.crc32c)] if found.size else []
+        handle, durable = session.keep_receipt(found), whole
+    else:
+        handle, durable = session.handle_of(found), list(found.durable_ranges)
+    return pb.ResumeReply(
+        upload=handle,
+        epoch=found.epoch,
+        durable=_ranges(durable),
+        chunk_bytes=server.slot_bytes,
+        name=found.name,
+        size=found.size,
+        instance_id=server.instance_id,
+    )
 
 
 async def sync(session: Session, event: Control) -> pb.SyncReply:
     """Make durable what the upload was sent."""
-    upload = _upload(session, event.upload)
-    durable = await upload.sync()
+    hold = _hold(session, event.upload)
+    durable = await hold.upload.sync()
     return pb.SyncReply(instance_id=session.server.instance_id, durable=durable)
 
 
 async def commit(session: Session, event: Control) -> pb.Receipt:
-    """Publish an upload."""
+    """Publish an upload; asked again, answer with the same receipt."""
     message: pb.Commit = event.message
-    upload = _upload(session, event.upload)
     crc = message.crc32c if message.HasField("crc32c") else None
-    done = await upload.commit(message.size, crc, Durability(message.durability))
-    session.drop_upload(
-        event.upload,
-        done.durability.name.lower(),
-        crc32c=f"{done.crc32c:08x}",
-    )
+    receipt = session.receipts.get(event.upload)
+    if receipt is None:
+        hold = _hold(session, event.upload)
+        receipt = hold.upload.receipt or await _commit(session, hold, message, crc)
+    if message.size != receipt.size:
+        text = f"COMMIT says {message.size} bytes, and {receipt.size} are published"
+        raise UploadError(ErrorCode.OUT_OF_RANGE, text)
+    check_content(crc, receipt.crc32c)
     return pb.Receipt(
-        upload_id=upload.id,
-        name=upload.name,
-        size=done.size,
-        crc32c=done.crc32c,
-        durability=int(done.durability),  # type: ignore[arg-type]  # the stub wants its own enum
-        backend=session.server.backend,
-        direct=upload.direct,
+        upload_id=receipt.upload_id,
+        name=receipt.name,
+        size=receipt.size,
+        crc32c=receipt.crc32c,
+        durability=int(receipt.durability),  # type: ignore[arg-type]  # the stub's own enum
+        backend=receipt.backend,
+        direct=receipt.direct,
+        transport=receipt.transport,
+        seconds=receipt.seconds,
+        instance_id=receipt.instance_id,
+    )
+
+
+async def _commit(
+    session: Session, hold: Hold, message: pb.Commit, crc: int | None
+) -> ReceiptRecord:
+    registry = session.server.registry
+    upload = hold.upload
+    receipt = await upload.commit(
+        message.size,
+        crc,
+        Durability(message.durability),
         transport=session.transport,
-        seconds=done.seconds,
         instance_id=session.server.instance_id,
     )
+    if registry.open.get(upload.id) is upload:
+        registry.log(
+            upload,
+            receipt.durability.name.lower(),
+            peer=session.peer,
+            transport=session.transport,
+            crc32c=f"{receipt.crc32c:08x}",
+        )
+    registry.finished(upload)
+    return receipt
 
 
 async def abort(session: Session, event: Control) -> pb.AbortReply:
     """Throw an upload away: one of this session by its handle, or any by its id."""
     message: pb.Abort = event.message
-    owner, handle = session, event.upload
-    if message.upload_id:
-        owner, handle = session.server.uploads.get(message.upload_id, (session, 0))
-    upload = owner.uploads.get(handle)
-    if upload is None or (event.upload and session.uploads.get(event.upload) is not upload):
+    registry = session.server.registry
+    hold = _hold(session, event.upload) if event.upload else None
+    upload_id = message.upload_id or (hold.upload.id if hold else "")
+    if not upload_id or (hold is not None and upload_id != hold.upload.id):
         raise UploadError(ErrorCode.NOT_FOUND, "there is no such upload: it ended, or never was")
-    if upload.state is UploadState.COMMITTING:
-        raise UploadError(ErrorCode.BUSY, "the upload is being committed")
-    await owner.abort_upload(handle, f"asked for by {session.peer}")
+    own = next((h for h in session.holds.values() if h.upload.id == upload_id), None)
+    await registry.abort(upload_id, f"asked for by {session.peer}", own)
     return pb.AbortReply()
 
 
 async def stat(session: Session, event: Control) -> pb.StatReply:
-    """Say what is known of a published file, or of an unfinished upload."""
+    """Say what is known of a published file, or of an upload."""
     message: pb.Stat = event.message
     server = session.server
     if message.WhichOneof("subject") == "upload_id":
-        owner, handle = server.uploads.get(message.upload_id, (session, 0))
-        upload = owner.uploads.get(handle)
-        if upload is None:
-            raise UploadError(ErrorCode.NOT_FOUND, f"there is no upload {message.upload_id}")
-        return pb.StatReply(upload=_upload_info(upload))
+        return pb.StatReply(upload=await find_upload(server, message.upload_id))
     check_name(message.name)
     found = await server.root.find(server.ring.reactor, message.name)
     if found is None:
         raise UploadError(ErrorCode.NOT_FOUND, f"there is no file {message.name}")
-    return pb.StatReply(file=_file_info(found))
+    return pb.StatReply(file=file_info(found))
 
 
 async def list_(session: Session, event: Control) -> pb.ListReply:
@@ -140,11 +190,10 @@ async def list_(session: Session, event: Control) -> pb.ListReply:
     message: pb.List = event.message
     server = session.server
     if message.uploads:
-        found = sorted((i, o.uploads[h]) for i, (o, h) in server.uploads.items())
-        wanted = [u for i, u in found if u.name.startswith(message.prefix) and i > message.after]
-        return list_reply(uploads=map(_upload_info, wanted), limit=message.limit)
+        uploads = await list_uploads(server, message.prefix, message.after, message.limit)
+        return list_reply(uploads=uploads, limit=message.limit)
     files = await server.root.list_published(message.prefix, message.after, message.limit)
-    return list_reply(files=map(_file_info, files), limit=message.limit)
+    return list_reply(files=map(file_info, files), limit=message.limit)
 
 
 async def ping(_session: Session, _event: Control) -> pb.PingReply:  # a handler
@@ -154,6 +203,7 @@ async def ping(_session: Session, _event: Control) -> pb.PingReply:  # a handler
 
 HANDLERS: dict[FrameType, Handler] = {
     FrameType.CREATE: create,
+    FrameType.RESUME: resume,
     FrameType.SYNC: sync,
     FrameType.COMMIT: commit,
     FrameType.ABORT: abort,
@@ -161,29 +211,29 @@ HANDLERS: dict[FrameType, Handler] = {
     FrameType.LIST: list_,
     FrameType.PING: ping,
 }
-"""RESUME is not among them yet: it is answered with UNSUPPORTED, and not offered in HELLO."""
 
 
-def _upload(session: Session, handle: int) -> Upload:
-    upload = session.uploads.get(handle)
-    if upload is None:
+def _hold(session: Session, handle: int) -> Hold:
+    hold = session.holds.get(handle)
+    if hold is None:
         raise UploadError(ErrorCode.NOT_FOUND, f"no upload has the handle {handle} here")
-    return upload
+    if hold.is_fenced:
+        raise UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
+    return hold
 
 
-def _file_info(file: Published) -> pb.FileInfo:
-    """Describe a published file. Its time can be beyond the wire's int64, which ends in 2262."""
-    modified_ns = max(INT64_MIN, min(file.modified_ns, INT64_MAX))
-    return pb.FileInfo(name=file.name, size=file.size, modified_ns=modified_ns)
+def _refuse_more(session: Session) -> None:
+    """Refuse to begin or resume an upload while the server leaves, or for a session with many."""
+    if session.server.closing:
+        raise UploadError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
+    limit = session.server.settings.uploads_per_connection_max
+    if len(session.holds) >= limit:
+        text = f"this connection has {limit} uploads already, the most it may have"
+        raise UploadError(ErrorCode.TOO_MANY_UPLOADS, text)
 
 
-def _upload_info(upload: Upload) -> pb.UploadInfo:
-    return pb.UploadInfo(
-        upload_id=upload.id,
-        name=upload.name,
-        state=int(upload.state),  # type: ignore[arg-type]  # the stub wants its own enum
-        accepted=upload.accepted,
-        written=upload.written,
-        durable=upload.durable,
-        size=upload.size,
-    )
+def _ranges(durable: Sequence[ByteRange]) -> list[pb.Range]:
+    return [
+        pb.Range(offset=part.offset, length=part.length, crc32c=part.crc32c)
+        for part in durable[:RANGES_MAX]
+    ]

@@ -13,17 +13,17 @@ import fcntl
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
-from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME
+from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME, check_name
 from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import Reactor, operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SPOOL_SUFFIX = ".part"
 DIRECTORIES_KNOWN_MAX = 10_000
@@ -88,23 +88,55 @@ class Root:
         """Let go of the directory and of its lock."""
         self._opened.close()
 
-    def remove_abandoned(self) -> list[str]:
-        """Remove spool files that no process holds any more; the result is their upload ids.
+    @property
+    def catalog_path(self) -> Path:
+        """Where the catalog is, by way of the held directory."""
+        return Path(f"/proc/self/fd/{self._private_fd}/catalog.sqlite3")
+
+    def sync_private(self) -> None:
+        """Make the names in the private directory durable: the catalog's, the spool's."""
+        os.fsync(self._private_fd)
+
+    def spooled(self) -> set[str]:
+        """Return the upload ids of all spool files."""
+        return {entry.removesuffix(SPOOL_SUFFIX) for entry in os.listdir(self.spool_fd)}
+
+    def remove_spool(self, upload_id: str) -> bool:
+        """Remove a spool file that no process holds any more; whether it is gone.
 
         A killed server's writes can reach the disk seconds after it died, and its locks are held
-        until the last of them: a locked file is left for the next start.
+        until the last of them: a locked file is left for later.
         """
-        removed = []
-        for entry in os.listdir(self.spool_fd):
-            with contextlib.suppress(OSError):  # locked, or nothing that we made
-                fd = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.spool_fd)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(entry, dir_fd=self.spool_fd)
-                finally:
-                    os.close(fd)
-                removed.append(entry.removesuffix(SPOOL_SUFFIX))
-        return removed
+        entry = upload_id + SPOOL_SUFFIX
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            fd = os.open(entry, flags, dir_fd=self.spool_fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry, dir_fd=self.spool_fd)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return True
+        except OSError:  # locked, or nothing that we made
+            return False
+        return True
+
+    def open_published(self, name: str) -> list[int]:
+        """Open a published file and the directories above it, from ROOT down. Raises OSError."""
+        fds = [os.dup(self.fd)]
+        try:
+            *parents, last = check_name(name)
+            for component in parents:
+                flags = DIRECTORY_FLAGS | os.O_NOFOLLOW
+                fds.append(os.open(component, flags, dir_fd=fds[-1]))
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fds.append(os.open(last, flags, dir_fd=fds[-1]))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
 
     async def find(self, reactor: Reactor, name: str) -> Published | None:
         """Look for a published file; None when there is none of that name."""
@@ -205,6 +237,12 @@ class Root:
                 if len(found) == count:
                     break
         return found
+
+
+def inode_of(fd: int) -> int:
+    """Return a file's inode number as a signed 64-bit integer, which is what SQLite stores."""
+    number = os.fstat(fd).st_ino
+    return number - (1 << 64) if number >= 1 << 63 else number
 
 
 def _keep(opened: contextlib.ExitStack, fd: int) -> int:

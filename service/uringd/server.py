@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,55 +12,101 @@ import structlog
 import trio
 
 import uringio
+from uringd.catalog import Catalog, CatalogError, open_catalog
 from uringd.config import SLOTS_WANTED, Settings
 from uringd.listeners import Listener, listen
+from uringd.registry import Registry
 from uringd.root import Root
 from uringd.session import Session
+from uringd.upload_errors import UploadError
 from uringd.wire import INSTANCE_ID_BYTES, Connection, ErrorCode, FrameType, Role, error_message
-from uringio.lowlevel import default_slots
+from uringio.lowlevel import default_slots, run_ring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from uringd.uploads import Upload
     from uringio import Ring
-    from uringio.lowlevel import Slot
+    from uringio.lowlevel import RingLike
 
 log = structlog.get_logger("uringd.server")
+
+
+EXPIRY_TICK_S = 60.0
+"""How often suspended uploads are looked at for their age."""
+
+EVICTION_TICK_S = 1.0
+"""How often slow receivers are looked for while others wait for a slot."""
 
 
 class Server:
     """What all sessions share."""
 
-    def __init__(self, settings: Settings, root: Root, ring: Ring) -> None:
+    def __init__(
+        self, settings: Settings, root: Root, ring: Ring, catalog: Catalog, nursery: trio.Nursery
+    ) -> None:
         self.settings = settings
         self.root = root
         self.ring = ring
+        self.catalog = catalog
+        self.registry = Registry(ring, root, catalog, settings)
         self.backend = ring.features.backend
         self.slot_bytes = ring.features.slot_bytes
         self.credit = max(1, min(settings.credit_per_connection, ring.features.slots // 2))
         self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
-        self.uploads: dict[str, tuple[Session, int]] = {}
         self.sessions: set[Session] = set()
         self.receiving: dict[Session, float] = {}
         self.closing = False
-        self.clock: Callable[[], float] = time.monotonic
         self._gone = trio.Event()
+        self._nursery = nursery
+        self._checkpoints: set[str] = set()
 
     def renew_instance(self) -> None:
         """Take a new instance id: something acknowledged as written may be lost."""
         self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
 
-    async def acquire_slot(self) -> Slot:
-        """Wait for a slot, at the expense of who has been receiving into one for too long."""
-        slot = self.ring.slots.acquire_nowait()
-        if slot is not None:
-            return slot
+    def consider_checkpoint(self, upload: Upload) -> None:
+        """Make an upload durable in the background once enough of it is written."""
+        enough = upload.filling.undurable_bytes >= self.settings.checkpoint_bytes
+        if enough and upload.resumable and upload.id not in self._checkpoints:
+            self._checkpoints.add(upload.id)
+            self._nursery.start_soon(self._checkpoint, upload)
+
+    async def _checkpoint(self, upload: Upload) -> None:
+        try:
+            await upload.checkpoint()
+        except UploadError:  # it is broken: who holds it is told
+            for holder in list(upload.holders):
+                holder.progressed()
+        finally:
+            self._checkpoints.discard(upload.id)
+
+    async def keep_house(self) -> None:
+        """Do what is due now and then, until cancelled: checkpoints, expiry."""
+        aged = trio.current_time()
         while True:
-            with trio.move_on_after(self.settings.contended_chunk_s):
-                return await self.ring.slots.acquire()
-            session, since = next(iter(self.receiving.items()), (None, 0.0))
-            if session and trio.current_time() - since >= self.settings.contended_chunk_s:
-                session.end_slow_chunk()
+            await trio.sleep(self.settings.checkpoint_s)
+            for upload in list(self.registry.open.values()):
+                if upload.resumable and upload.filling.undurable_bytes:
+                    await self._checkpoint(upload)
+            elapsed_s = trio.current_time() - aged
+            if elapsed_s >= EXPIRY_TICK_S:
+                aged += elapsed_s
+                try:
+                    await self.registry.expire(elapsed_s)
+                except CatalogError as exc:
+                    log.warning("expiry failed", reason=str(exc))
+
+    async def evict_slow(self) -> None:
+        """End sessions that hold slots too long while others wait for one, until cancelled."""
+        patience_s = self.settings.contended_chunk_s
+        while True:
+            await trio.sleep(min(EVICTION_TICK_S, patience_s))
+            if self.ring.slots.waiting:
+                late = trio.current_time() - patience_s
+                for session, since in list(self.receiving.items()):
+                    if since <= late:
+                        session.end_slow_chunk()
 
     async def serve_connection(self, transport: str, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends."""
@@ -104,7 +149,7 @@ class Server:
         with trio.move_on_after(self.settings.shutdown_timeout_s) as deadline:
             await self._gone.wait()
         if deadline.cancelled_caught:
-            log.warning("shutdown deadline", unfinished=len(self.uploads))
+            log.warning("shutdown deadline", unfinished=len(self.registry.open))
             self.end_now()
             await self._gone.wait()
 
@@ -116,19 +161,41 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Server]:
-    """Open ROOT and the ring. Raises RootError or uringio.UnavailableError."""
+async def open_server(settings: Settings, ring: RingLike | None = None) -> AsyncIterator[Server]:
+    """Open ROOT, its catalog and the ring, and bring what is there to agree.
+
+    `ring` is one that is open already (tests bring theirs). Raises RootError, CatalogError or
+    uringio.UnavailableError.
+    """
     root = Root(settings.root)
     try:
-        for upload_id in root.remove_abandoned():
-            log.info("upload", outcome="removed", upload_id=upload_id, reason="a server died")
-        slots = settings.slots or default_slots(settings.slot_bytes, SLOTS_WANTED)
-        async with uringio.open_ring(slots, settings.slot_bytes, backend=settings.backend) as ring:
-            for note in ring.features.notes:
-                log.warning("not what was asked for", backend=ring.features.backend, reason=note)
-            yield Server(settings, root, ring)
+        async with (
+            _run_ring(settings, ring) as opened,
+            open_catalog(root.catalog_path) as catalog,
+            trio.open_nursery() as nursery,
+        ):
+            root.sync_private()  # the catalog's name
+            server = Server(settings, root, opened, catalog, nursery)
+            await server.registry.restore()
+            nursery.start_soon(server.keep_house)
+            nursery.start_soon(server.evict_slow)
+            yield server
+            nursery.cancel_scope.cancel()
     finally:
         root.close()
+
+
+@contextlib.asynccontextmanager
+async def _run_ring(settings: Settings, ring: RingLike | None) -> AsyncIterator[Ring]:
+    slots = settings.slots or default_slots(settings.slot_bytes, SLOTS_WANTED)
+    if ring is not None:
+        async with run_ring(ring, slots, settings.slot_bytes) as opened:
+            yield opened
+        return
+    async with uringio.open_ring(slots, settings.slot_bytes, backend=settings.backend) as opened:
+        for note in opened.features.notes:
+            log.warning("not what was asked for", backend=opened.features.backend, reason=note)
+        yield opened
 
 
 async def serve(settings: Settings, announce: Callable[[Listener], None]) -> None:
@@ -148,7 +215,7 @@ async def serve(settings: Settings, announce: Callable[[Listener], None]) -> Non
                 for listener in listeners:
                     announce(listener)
                 await anext(signals)
-                log.info("shutting down", unfinished=len(server.uploads))
+                log.info("shutting down", unfinished=len(server.registry.open))
                 nursery.start_soon(_end_at_second_signal, server, signals)
                 await server.shut_down()
                 nursery.cancel_scope.cancel()
@@ -164,7 +231,7 @@ async def _accept(server: Server, listeners: list[Listener]) -> None:
 
 async def _end_at_second_signal(server: Server, signals: AsyncIterator[int]) -> None:
     await anext(signals)
-    log.warning("shutting down at once", unfinished=len(server.uploads))
+    log.warning("shutting down at once", unfinished=len(server.registry.open))
     server.end_now()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from uringd.catalog import CatalogError
 from uringd.groups import leaves
 from uringd.listeners import Listener, ListenError
 from uringd.logs import LogFormat, configure
@@ -27,7 +28,7 @@ def run(settings: Settings, log_format: LogFormat) -> str:
     failures: list[BaseException] = []
     try:
         trio.run(serve, settings, announce)
-    except* (RootError, ListenError, UringioError, OSError, ValueError) as group:
+    except* (RootError, CatalogError, ListenError, UringioError, OSError, ValueError) as group:
         failures = leaves(group)
     return "; ".join(map(_sentence, failures))
 

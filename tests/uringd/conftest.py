@@ -26,7 +26,6 @@ import trio
 import uringio
 from uringd.config import Settings
 from uringd.listeners import listen
-from uringd.root import Root
 from uringd.server import Server, open_server
 from uringd.urls import TcpUrl, UnixUrl, Url
 from uringd.v1 import uringd_pb2 as pb
@@ -41,11 +40,12 @@ from uringd.wire import (
     Role,
     crc32c,
 )
-from uringio.lowlevel import Opcode, Operation, RingLike, run_ring
+from uringio.lowlevel import Opcode, Operation, RingLike
 from uringio.testing import SimulatedRing
 
 if TYPE_CHECKING:
     from tests.conftest import MakeFileSystem
+    from uringd.uploads import Upload
 
 SLOT_BYTES = 64 << 10
 SLOTS = 16
@@ -135,6 +135,11 @@ class Daemon:
         """Names of everything below ROOT but the private directory."""
         found = (path.relative_to(self.root) for path in self.root.rglob("*"))
         return sorted(str(path) for path in found if path.parts[0] != ".uringd")
+
+    @property
+    def uploads(self) -> dict[str, Upload]:
+        """Uploads that sessions hold, by upload id."""
+        return self.server.registry.open
 
     @property
     def free_slots(self) -> int:
@@ -454,7 +459,7 @@ def serving(tmp_path: Path, until: Until) -> Serving:
                 statistics = server.ring.statistics()
                 assert statistics.free_slots == chosen.slots
                 assert statistics.waiting_for_slot == 0
-                assert server.uploads == {}
+                assert server.registry.open == {}
                 assert os.listdir(server.root.spool_fd) == []
                 nursery.cancel_scope.cancel()
 
@@ -463,16 +468,8 @@ def serving(tmp_path: Path, until: Until) -> Serving:
 
 @contextlib.asynccontextmanager
 async def _open(settings: Settings, ring: RingLike | None) -> AsyncIterator[Server]:
-    if ring is None:
-        async with open_server(settings) as server:
-            yield server
-        return
-    root = Root(settings.root)
-    try:
-        async with run_ring(ring, settings.slots, settings.slot_bytes) as opened:
-            yield Server(settings, root, opened)
-    finally:
-        root.close()
+    async with open_server(settings, ring) as server:
+        yield server
 
 
 @pytest.fixture

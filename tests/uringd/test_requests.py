@@ -26,7 +26,7 @@ async def test_abort_by_handle_leaves_nothing(daemon: Daemon, open_peer: OpenPee
         handle = await peer.create()
         await peer.data(handle, 0, bytes(BLOCK))
         await peer.ask(FrameType.ABORT, pb.Abort(), handle)
-        assert (daemon.spool, daemon.published, daemon.server.uploads) == ([], [], {})
+        assert (daemon.spool, daemon.published, daemon.uploads) == ([], [], {})
         await peer.wait_credit(CREDIT)
         for frame_type, message in [
             (FrameType.ABORT, pb.Abort()),
@@ -171,11 +171,11 @@ async def test_requests_sent_together_are_answered_in_turn(
         assert cookies == sorted(cookies)
 
 
-async def test_resume_is_refused_and_the_session_goes_on(
+async def test_what_is_not_in_force_is_refused_and_the_session_goes_on(
     daemon: Daemon, open_peer: OpenPeer
 ) -> None:
     async with open_peer(daemon.unix, hello=False) as peer:
-        reply = await peer.hello(features=("resume", "lanes", "copy", "sealed", "slab", "new"))
+        reply = await peer.hello(features=("lanes", "copy", "sealed", "slab", "new"))
         assert list(reply.features) == []
         error = await peer.refusal(FrameType.RESUME, pb.Resume(upload_id="0" * 32))
         assert error.code == ErrorCode.UNSUPPORTED

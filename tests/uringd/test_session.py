@@ -333,7 +333,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(
             peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await until(lambda: not daemon.server.sessions)
     await until(lambda: count_descriptors() == before)
-    assert (daemon.spool, daemon.published, daemon.server.uploads) == ([], [], {})
+    assert (daemon.spool, daemon.published, daemon.uploads) == ([], [], {})
     assert daemon.free_slots == SLOTS
     assert daemon.server.instance_id == instance_id, "nobody else lost anything"
 

@@ -147,6 +147,13 @@ class WrittenRanges:
             if len(self._chunks) > self._chunks_remembered:
                 self._chunks.popitem(last=False)
 
+    def restore(self, part: ByteRange) -> None:
+        """Record a range of an earlier life, of which the single chunks are not known any more.
+
+        Raises as add does.
+        """
+        self._insert(part.offset, part.offset + part.length, part.crc32c)
+
     def _insert(self, offset: int, end: int, crc32c: int) -> None:
         if end <= offset or self.overlaps(offset, end - offset):
             raise LocalProtocolError(f"bytes {offset:,} to {end:,} are there, or are none")

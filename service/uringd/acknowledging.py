@@ -1,0 +1,69 @@
+"""What a session owes its client: credit for chunks whose slots are free, and news of positions.
+
+Both are merged: an ACK is cumulative, so all that is due for one upload is one frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uringd.v1 import uringd_pb2 as pb
+from uringd.wire import ReceiveCredit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from uringd.uploads import Upload
+
+ACK_SHARE = 4
+"""An acknowledgement is sent when this part of the client's credit has come back: a quarter, so
+that three quarters of it are on their way."""
+
+
+class Acknowledgements:
+    """Counts a session's credit; `wake` is called when an ACK is due."""
+
+    def __init__(self, credit: int, wake: Callable[[], None]) -> None:
+        self._credit = ReceiveCredit(credit)
+        self._wake = wake
+        self._due: dict[int, int] = {}
+        self._due_slots = 0
+
+    @property
+    def granted(self) -> int:
+        """Slots of credit that the session has in all."""
+        return self._credit.granted
+
+    def consume(self) -> None:
+        """Count a DATA frame. Raises RemoteProtocolError (CREDIT_EXCEEDED)."""
+        self._credit.consume()
+
+    def give_back(self, handle: int) -> None:
+        """Give back one slot's credit with the next ACK of an upload."""
+        self._credit.release()
+        self._due[handle] = self._due.get(handle, 0) + 1
+        self._due_slots += 1
+        # Few frames for many chunks: but not while the client has no credit at all, and at the
+        # latest with the last one, for the client may wait for all of them.
+        kept_back, used = self._due_slots, self._credit.used
+        has_none = used + kept_back >= self._credit.granted
+        if kept_back >= self._credit.granted // ACK_SHARE or has_none or not used:
+            self._wake()
+
+    def tell(self, handle: int) -> None:
+        """Tell the client an upload's positions, with no credit if none is due."""
+        self._due.setdefault(handle, 0)
+        self._wake()
+
+    def take(
+        self, instance_id: bytes, upload_of: Callable[[int], Upload | None]
+    ) -> Iterator[tuple[int, pb.Ack]]:
+        """Yield the ACKs that are due, each with its handle: one for each upload that has news."""
+        due, self._due, self._due_slots = self._due, {}, 0
+        for handle, credit in due.items():
+            ack = pb.Ack(instance_id=instance_id, credit=credit)
+            upload = upload_of(handle)
+            if upload is not None:
+                ack.accepted, ack.written = upload.accepted, upload.written
+                ack.durable = upload.durable
+            yield handle, ack

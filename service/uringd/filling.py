@@ -1,0 +1,214 @@
+"""The bytes of an upload: which were accepted, which are written, and the writes between the two.
+
+Everything that decides whether a chunk is taken lives here. Lanes fill one upload side by side: a
+chunk is judged and submitted under a lock, so that two that overlap never both pass.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import trio
+
+from uringd.config import ALIGNMENT_BYTES
+from uringd.upload_errors import UploadError, failed
+from uringd.wire import (
+    RANGES_MAX,
+    ByteRange,
+    ErrorCode,
+    RemoteProtocolError,
+    Verdict,
+    WrittenRanges,
+    checksum,
+)
+from uringio.exceptions import OperationError, operation_error
+from uringio.lowlevel import Preallocation, WriteBehind, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from uringd.quota import SpoolQuota
+    from uringio import Ring
+    from uringio.lowlevel import OpenFile, Slot
+
+
+class Filling:
+    """Fills one spool file. `reached` is how long the file may be already, in bytes."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        quota: SpoolQuota,
+        file: OpenFile,
+        upload_id: str,
+        name: str,
+        size: int | None,
+        reached: int = 0,
+    ) -> None:
+        self._reactor = ring.reactor
+        self._quota = quota
+        self._file = file
+        self._id = upload_id
+        self._name = name
+        self.size = size
+        self._reserved = Preallocation(ring.reactor, file.fd, name, size)
+        self._reserved.reached = reached
+        self._behind = WriteBehind(ring.reactor, ring.slots, file.fd, name, file.block_bytes)
+        self.accepted = WrittenRanges()
+        # Chunks complete in any order: for a while there may be more ranges than were accepted.
+        self.written = WrittenRanges(ranges_max=2 * RANGES_MAX, chunks_remembered=0)
+        self.undurable_bytes = 0
+        self.closed = False
+        self.lock = trio.Lock()
+        self._in_flight: dict[int, None] = {}
+        self._sequence = 0
+        self._arrivals = trio.lowlevel.ParkingLot()
+
+    @property
+    def failure(self) -> OperationError | None:
+        """What broke the upload: the first write, fsync or record that failed."""
+        return self._behind.failure
+
+    @property
+    def longest(self) -> int:
+        """How long the file may have become by padding and reservations, in bytes."""
+        return max(self._behind.padded_end, self._reserved.reached)
+
+    def restore(self, ranges: Iterable[ByteRange]) -> None:
+        """Take over what is durable from an earlier life of the upload."""
+        for part in ranges:
+            self.accepted.restore(part)
+            self.written.restore(part)
+            end = part.offset + part.length
+            if end % ALIGNMENT_BYTES:
+                self.size = end  # the tail fixes the size
+
+    def check(self) -> None:
+        """Raise UploadError if the upload is broken."""
+        if self._behind.failure is not None:
+            raise failed(self._behind.failure)
+
+    def fail(self, failure: OperationError) -> None:
+        """Break the upload: the first failure is the one that counts."""
+        self._behind.fail(failure)
+
+    async def reserve(self) -> None:
+        """Reserve the whole file, when its size was declared: a full disk is known now."""
+        if self.size:
+            await self._reserved.reserve(self.size)
+
+    def check_chunk(self, offset: int, length: int) -> None:
+        """Refuse a chunk that cannot belong here, before its payload is received."""
+        end = offset + length
+        if self.closed:
+            text = "the upload is being committed"
+            raise UploadError(ErrorCode.OUT_OF_ORDER, text, offset=offset)
+        if offset % ALIGNMENT_BYTES:
+            raise UploadError(
+                ErrorCode.MISALIGNED,
+                f"a chunk begins at {offset}, which is no multiple of {ALIGNMENT_BYTES}",
+                offset=offset,
+            )
+        if self.size is not None and end > self.size:
+            raise UploadError(
+                ErrorCode.OUT_OF_RANGE,
+                f"a chunk ends at {end}, and the upload at {self.size}",
+                offset=offset,
+            )
+        if length % ALIGNMENT_BYTES and end < max(self.accepted.end, self.size or 0):
+            raise UploadError(
+                ErrorCode.OUT_OF_RANGE,
+                f"a chunk of {length} bytes is no multiple of {ALIGNMENT_BYTES} and not the last",
+                offset=offset,
+            )
+
+    async def write(
+        self, slot: Slot, offset: int, length: int, crc32c: int, on_done: Callable[[Slot], None]
+    ) -> None:
+        """Take a received and verified chunk: it is written in the background.
+
+        `on_done(slot)` is called once, when the slot is free to be given back. Raises UploadError,
+        and the slot stays the caller's.
+        """
+        try:  # unlike `async with`, without a scheduler pass where the lock is free
+            self.lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self.lock.acquire()
+        try:
+            self.check()
+            self.check_chunk(offset, length)  # again: another lane may have fixed the size
+            verdict = await self._judge(slot, offset, length, crc32c)
+            if verdict is Verdict.CONFLICT:
+                text = f"there are other bytes at {offset} already"
+                raise UploadError(ErrorCode.CONFLICT, text, offset=offset)
+            if verdict is Verdict.REPEATED:
+                on_done(slot)
+                return
+            await self._reserve(offset + length)
+            self._submit(slot, offset, length, crc32c, on_done)
+        finally:
+            self.lock.release()
+
+    def _submit(
+        self, slot: Slot, offset: int, length: int, crc32c: int, on_done: Callable[[Slot], None]
+    ) -> None:
+        sequence = self._sequence
+
+        def done(slot: Slot, offset: int, length: int, failure: OperationError | None) -> None:
+            del self._in_flight[sequence]
+            if failure is None:
+                self.written.add(offset, length, crc32c)
+                self.undurable_bytes += length
+            if self._arrivals:
+                self._arrivals.unpark_all()
+            on_done(slot)
+
+        self._behind.submit(slot, offset, length, done)
+        self._in_flight[sequence] = None
+        self._sequence += 1
+        self.accepted.add(offset, length, crc32c)
+        if length % ALIGNMENT_BYTES:
+            self.size = offset + length  # the tail fixes the size
+
+    async def wait_arrived(self) -> None:
+        """Wait until what was accepted until now is written or failed; more may come meanwhile."""
+        last = self._sequence - 1
+        while self._in_flight and next(iter(self._in_flight)) <= last:
+            await self._arrivals.park()
+
+    async def wait_settled(self) -> None:
+        """Wait until nothing is in flight, however it went. With the lock held, so it stays."""
+        await self._behind.wait_settled()
+
+    async def _judge(self, slot: Slot, offset: int, length: int, crc32c: int) -> Verdict:
+        try:
+            verdict = self.accepted.judge(offset, length, crc32c)
+        except RemoteProtocolError as exc:
+            raise UploadError(exc.code, exc.text, offset=offset) from exc
+        if verdict is not Verdict.FORGOTTEN:
+            return verdict
+        return await self._compare(slot, offset, length, crc32c)
+
+    async def _compare(self, slot: Slot, offset: int, length: int, crc32c: int) -> Verdict:
+        """Tell a chunk that came again from another one by reading back what was written."""
+        await self.wait_settled()
+        self.check()
+        padded = -(-length // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        operation = operations.read(
+            self._file.fd, slot.memory, offset, padded, buffer_index=slot.buffer_index
+        )
+        result = await self._reactor.perform(operation)
+        if result < length:
+            number = -result if result < 0 else errno.EIO
+            raise failed(operation_error(number, "read", self._name, offset, length))
+        same = checksum.crc32c(slot.memory[:length]) == crc32c
+        return Verdict.REPEATED if same else Verdict.CONFLICT
+
+    async def _reserve(self, end: int) -> None:
+        try:
+            self._quota.reserve(self._id, end)
+            await self._reserved.reserve(end)
+        except OperationError as exc:
+            self.fail(exc)
+            raise failed(exc) from exc

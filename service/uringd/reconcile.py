@@ -1,0 +1,126 @@
+"""After a restart: catalog, spool and published files are brought to agree, each difference logged.
+
+A server that was killed leaves one of these, and nothing else:
+- a spool file without a record: CREATE was cut off before its record. Removed.
+- a record without a spool file: an abort was cut off, or somebody removed the file. Removed.
+- a commit's record with its spool file: the rename never happened, or was lost with the power. The
+  upload is as durable as its ranges say and goes on.
+- a commit's record without its spool file, and the file under its name with the recorded inode and
+  size: it was renamed. Both fsyncs are done again, for which of them came to be done is not known;
+  the receipt is recorded, and COMMIT is answered with it. At the level WRITTEN the rename can
+  survive a power cut that the bytes did not: there the bytes are read and compared.
+- a receipt of less than PUBLISHED whose file is not there: the name was lost with the power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from uringd.root import inode_of
+from uringd.wire import Durability, checksum
+
+if TYPE_CHECKING:
+    from uringd.catalog import Catalog
+    from uringd.records import ReceiptRecord, UploadRecord
+    from uringd.root import Root
+
+log = structlog.get_logger("uringd.reconcile")
+
+READ_BYTES = 1 << 20
+"""Read at a time when a file's checksum is looked at."""
+
+
+async def reconcile(root: Root, catalog: Catalog) -> list[UploadRecord]:
+    """Make catalog, spool and published files agree; the result is the uploads that go on."""
+    records = await catalog.uploads()
+    spooled = root.spooled()
+    kept = [record for record in records if await _settle(root, catalog, record, spooled)]
+    for upload_id in spooled - {record.upload_id for record in records}:
+        if root.remove_spool(upload_id):
+            _say(upload_id, "", "removed", "its spool file has no record")
+    for receipt in await catalog.weak_receipts():
+        if await trio.to_thread.run_sync(_published_inode, root, receipt.name) != receipt.inode:
+            await catalog.remove_receipt(receipt.upload_id)
+            _say(receipt.upload_id, receipt.name, "lost", "its name did not survive, as its level")
+    return kept
+
+
+async def _settle(root: Root, catalog: Catalog, record: UploadRecord, spooled: set[str]) -> bool:
+    """Settle one record; whether the upload goes on."""
+    there = record.upload_id in spooled
+    if record.committing is not None and not there:
+        receipt = await trio.to_thread.run_sync(_recover, root, record)
+        if receipt is not None:
+            await catalog.publish(receipt)
+            _say(record.upload_id, record.name, "published", "the server ended in its commit")
+            return False
+    if not there:
+        await catalog.remove(record.upload_id)
+        _say(record.upload_id, record.name, "removed", "its spool file is gone")
+        return False
+    if not record.resumable:
+        if root.remove_spool(record.upload_id):
+            await catalog.remove(record.upload_id)
+            _say(record.upload_id, record.name, "removed", "its session ended with the server")
+        return False
+    if record.committing is not None:
+        await catalog.withdraw_commit(record.upload_id)
+        _say(record.upload_id, record.name, "suspended", "the server ended in its commit")
+    return True
+
+
+def _recover(root: Root, record: UploadRecord) -> ReceiptRecord | None:
+    """Look for a renamed file and make it durable; None when it is not there (in a thread)."""
+    commit = record.committing
+    assert commit is not None
+    with contextlib.ExitStack() as opened:
+        try:
+            fds = root.open_published(record.name)
+        except OSError:
+            return None
+        for fd in fds:
+            opened.callback(os.close, fd)
+        found = os.fstat(fds[-1])
+        if inode_of(fds[-1]) != commit.inode or found.st_size != commit.size:
+            return None
+        if commit.durability is Durability.WRITTEN and _crc32c(fds[-1]) != commit.crc32c:
+            return None
+        for fd in reversed(fds):  # the file, its directory, and those above up to ROOT
+            os.fsync(fd)
+    return replace(
+        commit,
+        durability=Durability.PUBLISHED,
+        modified_ns=found.st_mtime_ns,
+        published_ns=time.time_ns(),
+    )
+
+
+def _published_inode(root: Root, name: str) -> int | None:
+    try:
+        fds = root.open_published(name)
+    except OSError:
+        return None
+    try:
+        return inode_of(fds[-1])
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _crc32c(fd: int) -> int:
+    crc, offset = 0, 0
+    while data := os.pread(fd, READ_BYTES, offset):
+        crc = checksum.crc32c(data, crc)
+        offset += len(data)
+    return crc
+
+
+def _say(upload_id: str, name: str, outcome: str, reason: str) -> None:
+    log.info("upload", outcome=outcome, upload_id=upload_id, name=name, reason=reason)
