@@ -83,7 +83,12 @@ def migrate(db: sqlite3.Connection) -> None:
         text = f"it was written by a newer uringd (version {version} of {len(MIGRATIONS)})"
         raise sqlite3.NotSupportedError(text)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+        try:
+            db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
 
 
 def make_room(db: sqlite3.Connection) -> None:

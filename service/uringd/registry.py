@@ -292,7 +292,8 @@ class Registry:
     async def _open_spool(self, record: UploadRecord, flags: int) -> OpenFile:
         """Open and lock a spool file. Raises OperationError (EAGAIN: locked by a dying server)."""
         name = record.upload_id + SPOOL_SUFFIX
-        opening = operations.open_beneath(self._root.spool_fd, name, os.O_RDWR | flags, 0o666)
+        mode = 0o666 if flags & os.O_CREAT else 0  # openat2(2) takes none for what is there
+        opening = operations.open_beneath(self._root.spool_fd, name, os.O_RDWR | flags, mode)
         file = await open_file(self._ring.reactor, opening, record.name, "auto")
         try:
             # The fence: held until the last write of this process has ended, however it ends.

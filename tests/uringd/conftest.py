@@ -200,6 +200,12 @@ class Peer:
         reply: pb.CreateReply = await self.ask(FrameType.CREATE, pb.Create(name=name, **options))
         return reply.upload
 
+    async def resume(self, upload_id: str, epoch: int = 0, *, join: bool = False) -> pb.ResumeReply:
+        """Take an upload over, or join its lanes."""
+        message = pb.Resume(upload_id=upload_id, epoch=epoch, join=join)
+        reply: pb.ResumeReply = await self.ask(FrameType.RESUME, message)
+        return reply
+
     async def data(
         self, upload: int, offset: int, payload: bytes, checksum: int | None = None
     ) -> None:
@@ -216,6 +222,13 @@ class Peer:
             await self.wait_credit()
             await self.data(handle, offset, payload[offset : offset + SLOT_BYTES])
         return await self.commit(handle, len(payload))
+
+    async def fill(self, upload: int, payload: bytes, start: int = 0) -> None:
+        """Send a payload's bytes from `start` on, and wait until all are acknowledged."""
+        for offset in range(start, len(payload), SLOT_BYTES):
+            await self.wait_credit()
+            await self.data(upload, offset, payload[offset : offset + SLOT_BYTES])
+        await self.wait_credit(CREDIT)
 
     async def commit(self, upload: int, size: int, **options: Any) -> pb.Receipt:
         receipt: pb.Receipt = await self.ask(
@@ -358,7 +371,9 @@ class Serving(Protocol):
 
 
 class OpenPeer(Protocol):
-    def __call__(self, url: Url, *, hello: bool = True) -> AbstractAsyncContextManager[Peer]: ...
+    def __call__(
+        self, url: Url, *features: str, hello: bool = True
+    ) -> AbstractAsyncContextManager[Peer]: ...
 
 
 class Until(Protocol):
@@ -408,10 +423,10 @@ def slow_ring() -> SlowRing:
 
 @pytest.fixture
 def open_peer() -> OpenPeer:
-    """Connect a peer, past HELLO unless told otherwise."""
+    """Connect a peer, past HELLO (with features) unless told otherwise."""
 
     @contextlib.asynccontextmanager
-    async def connect(url: Url, *, hello: bool = True) -> AsyncIterator[Peer]:
+    async def connect(url: Url, *features: str, hello: bool = True) -> AsyncIterator[Peer]:
         if isinstance(url, UnixUrl):
             stream = await trio.open_unix_socket(url.path)
         else:
@@ -419,7 +434,7 @@ def open_peer() -> OpenPeer:
         async with stream:
             peer = Peer(stream)
             if hello:
-                await peer.hello()
+                await peer.hello(features=features)
             yield peer
 
     return connect
@@ -460,7 +475,9 @@ def serving(tmp_path: Path, until: Until) -> Serving:
                 assert statistics.free_slots == chosen.slots
                 assert statistics.waiting_for_slot == 0
                 assert server.registry.open == {}
-                assert os.listdir(server.root.spool_fd) == []
+                # What is left can be resumed, and what can be resumed is there.
+                suspended = {record.upload_id for record in await server.catalog.uploads()}
+                assert server.root.spooled() == suspended
                 nursery.cancel_scope.cancel()
 
     return serve
