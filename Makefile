@@ -7,7 +7,7 @@ SHELL   := /bin/bash
 BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
-.PHONY: help demo test lint types unit format protos clean
+.PHONY: help demo test lint types unit bench format protos clean
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
