@@ -7,7 +7,7 @@ SHELL   := /bin/bash
 BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
-.PHONY: help demo test lint types unit bench format protos clean
+.PHONY: help demo test lint types unit bench crash format protos clean
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,10 @@ unit: $(STAMP)   ## the tests
 
 bench: $(STAMP)  ## the figures of bench/README.md on your own disk (QUICK=1 for a short look)
 	$(BIN)/python -I bench/run.py $(if $(QUICK),--quick)
+
+crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SEED=n: as before)
+	$(BIN)/python -I tests/crash/crash.py $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 format: $(STAMP) ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
