@@ -24,7 +24,7 @@ from uringd.wire import (
     crc32c,
 )
 from uringd.wire.header import RULES
-from uringd.wire.messages import FROM_CLIENT, FROM_SERVER
+from uringd.wire.messages import FROM_CLIENT, FROM_SERVER, NEEDED
 from uringd.wire.state import TRANSITIONS, Kind, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +112,15 @@ def test_the_limits_are_the_constants() -> None:
 def test_the_levels_are_the_enum() -> None:
     rows = table("Ordering and durability", "value")[1:]
     assert {row[1]: int(row[0]) for row in rows} == {d.name: d.value for d in Durability if d}
+
+
+def test_the_needed_fields_are_those_the_code_asks_for() -> None:
+    needed = {
+        name: [field.strip("` ") for field in fields.split(",")]
+        for names, fields in table("Messages", "message")
+        for name in names.split(", ")
+    }
+    assert needed == {message.DESCRIPTOR.name: list(fields) for message, fields in NEEDED.items()}
 
 
 def test_the_upload_states_are_the_enum() -> None:

@@ -62,7 +62,7 @@ FROM_SERVER: dict[FrameType, type[Message]] = {
     FrameType.SHUTDOWN: pb.Shutdown,
 }
 # Fields that a message means nothing without.
-_REQUIRED: dict[type[Message], tuple[str, ...]] = {
+NEEDED: dict[type[Message], tuple[str, ...]] = {
     pb.HelloReply: ("instance_id", "chunk_bytes_max", "alignment", "credit", "uploads_max"),
     pb.CreateReply: ("upload_id", "upload", "chunk_bytes"),
     pb.Resume: ("upload_id",),
@@ -179,7 +179,7 @@ def list_reply(
 
 def _check(message: Message) -> None:
     """Raise RemoteProtocolError for what a message of this class may not say."""
-    for name in _REQUIRED.get(type(message), ()):
+    for name in NEEDED.get(type(message), ()):
         if not getattr(message, name):
             _refuse(message, f"has no {name}")
     if isinstance(message, pb.Stat) and message.WhichOneof("subject") is None:
