@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uringd import __version__
-from uringd.config import SLOT_BYTES_DEFAULT, Settings
+from uringd.config import BOUNDS, SLOT_BYTES_DEFAULT, Settings
+from uringd.config_file import ConfigError, load
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.groups import main_reason
 from uringd.urls import BadUrlError, TcpUrl, Url, parse_url
@@ -149,13 +150,27 @@ def cli() -> None:
     show_default=True,
     help="Processes; one is what there is so far.",
 )
-@click.option("--slots", type=click.IntRange(2, 16_384), help="Slots of the pool.")
+@click.option(
+    "--slots",
+    type=click.IntRange(*BOUNDS["slots"]),
+    help="Slots of the pool.  [default: 16, or what memory allows]",
+)
 @click.option(
     "--slot-bytes",
-    type=click.IntRange(4096, 16 << 20),
-    default=SLOT_BYTES_DEFAULT,
-    show_default=True,
-    help="Bytes of one slot, and so of the longest chunk.",
+    type=click.IntRange(*BOUNDS["slot_bytes"]),
+    help=f"Bytes of one slot, and so of the longest chunk.  [default: {SLOT_BYTES_DEFAULT}]",
+)
+@click.option(
+    "--spool-max",
+    "spool_bytes_max",
+    type=int,
+    help="Bytes that all unfinished uploads may hold.  [default: what the disk has]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with more settings: limits, timeouts, expiry. See uringd/config.py.",
 )
 @token_option
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without a token.")
@@ -172,7 +187,9 @@ def serve(
     backend: str,
     workers: int,  # noqa: ARG001  # one so far
     slots: int | None,
-    slot_bytes: int,
+    slot_bytes: int | None,
+    spool_bytes_max: int | None,
+    config_file: Path | None,
     token_file: Path | None,
     insecure: bool,  # noqa: FBT001  # a flag of the command line
     log_format: str,
@@ -184,14 +201,19 @@ def serve(
     """
     from uringd import serving  # noqa: PLC0415  # the ring is not for clients
 
-    settings = Settings(
-        root=root,
-        listen=urls or (TcpUrl("127.0.0.1", 7433),),
-        backend=backend,  # type: ignore[arg-type]  # click has checked it
-        token=read_token(token_file),
-        slots=slots,
-        slot_bytes=slot_bytes,
-    )
+    said = {"slots": slots, "slot_bytes": slot_bytes, "spool_bytes_max": spool_bytes_max}
+    try:
+        more: dict[str, Any] = load(config_file) if config_file else {}
+        more |= {key: value for key, value in said.items() if value is not None}
+        settings = Settings(
+            root=root,
+            listen=urls or (TcpUrl("127.0.0.1", 7433),),
+            backend=backend,  # type: ignore[arg-type]  # click has checked it
+            token=read_token(token_file),
+            **more,
+        )
+    except (ConfigError, ValueError) as exc:
+        raise click.UsageError(str(exc)) from exc
     open_to_all = [u for u in settings.listen if isinstance(u, TcpUrl) and not u.is_loopback]
     if open_to_all and not settings.token and not insecure:
         raise click.UsageError(

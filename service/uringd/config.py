@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from uringd.wire import DATA_BYTES_MAX, OFFSET_MAX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,30 @@ server's CPU than 1 MiB, and 4 MiB no less again (three interleaved rounds over 
 
 SLOTS_WANTED = 16
 """32 MiB of pool: two connections at full credit, or sixteen with a chunk each."""
+
+
+BOUNDS: dict[str, tuple[Any, Any]] = {
+    "slots": (2, 16_384),
+    "slot_bytes": (ALIGNMENT_BYTES, DATA_BYTES_MAX),
+    "connections_max": (1, 1_000_000),
+    "uploads_per_connection_max": (1, 65_536),
+    "credit_per_connection": (1, 16_384),
+    "uploads_max": (1, 100_000_000),
+    "spool_bytes_max": (1, OFFSET_MAX),
+    "upload_expiry_s": (3600.0, 1e9),
+    "receipt_expiry_s": (86_400.0, 1e9),
+    "checkpoint_bytes": (1 << 16, OFFSET_MAX),
+    "checkpoint_s": (0.01, 86_400.0),
+    "handshake_timeout_s": (0.01, 3600.0),
+    "idle_timeout_s": (0.01, 1e6),
+    "speed_min_bytes_s": (1, 1 << 40),
+    "speed_grace_s": (0.01, 3600.0),
+    "contended_chunk_s": (0.01, 3600.0),
+    "send_timeout_s": (0.01, 3600.0),
+    "shutdown_timeout_s": (0.0, 86_400.0),
+}
+"""Least and most of each setting that is a number. Above the kernel's and the protocol's own limits
+nothing makes sense; PROTOCOL.md promises the least of the expiries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +106,12 @@ class Settings:
     """A client that takes no acknowledgement for so long is gone."""
     shutdown_timeout_s: float = 30.0
     """What SIGTERM leaves uploads to finish. compose.yaml grants a minute."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant. Raises ValueError."""
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"{name} must be {least:,} to {most:,}, not {value:,}")
+        if self.slot_bytes % ALIGNMENT_BYTES:
+            raise ValueError(f"slot_bytes must be a multiple of {ALIGNMENT_BYTES}")

@@ -194,7 +194,7 @@ def test_what_keeps_a_server_from_starting_is_one_sentence(
             ((*root, *here, "--token-file", tmp_path / "nothing"), 5, "token file"),
             ((*root, *here, "--token-file", tmp_path / "empty"), 5, "empty"),
             ((*root, *here, "--token-file", tmp_path / "binary"), 5, "UTF-8"),
-            ((*root, *here, "--slot-bytes", "5000"), 5, "slot"),
+            ((*root, *here, "--slot-bytes", "5000"), 2, "multiple of 4096"),
             ((*root, *here, "--slot-bytes", "1"), 2, "--slot-bytes"),
             ((*root, *here, "--slots", "1"), 2, "--slots"),
             ((*root, *here, "--workers", "2"), 2, "--workers"),
