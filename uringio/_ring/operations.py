@@ -21,6 +21,10 @@ FSYNC_DATASYNC = 1
 RENAME_NOREPLACE = 1
 """renameat2(2): fail with EEXIST instead of replacing the target."""
 
+BLOCK_BYTES = 4096
+"""Direct writes start and end on this boundary even where the device takes 512 bytes: the file
+system's own blocks are 4 KiB, and a part of one would be read, zeroed and serialised first."""
+
 LENGTH_MAX = 0x7FFFF000
 """Bytes of one read or write at the most: the kernel cuts longer ones (write(2), NOTES)."""
 

@@ -13,6 +13,7 @@ import trio
 
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
+from uringio._ring.short_writes import rest_of_write, write_error
 from uringio._trio.chain import Chain, run_chain
 from uringio._trio.many import ManyWrites
 from uringio.exceptions import ClosedError, UringioError, operation_error
@@ -112,7 +113,7 @@ class UringFile:
             failure = many.failure or await self._write_side_by_side(unaligned)
             if failure is not None:
                 raise failure
-            return many.written + sum(len(view) for view, _ in unaligned)
+            return sum(len(view) for view, _ in (*aligned, *unaligned))
 
     @contextlib.asynccontextmanager
     async def chain(self) -> AsyncIterator[Chain]:
@@ -214,15 +215,13 @@ class UringFile:
         return failures[0] if failures else None
 
     async def _write_all(self, fd: int, view: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(view):
-            length = min(len(view) - done, LENGTH_MAX)
-            operation = operations.write(fd, view[done:], offset + done, length)
-            result = await self._reactor.perform(operation)
-            if result <= 0:
-                number = -result if result else errno.EIO
-                raise operation_error(number, "write", self.path, offset + done, length)
-            done += result
+        for start in range(0, len(view), LENGTH_MAX):
+            piece = view[start : start + LENGTH_MAX]
+            operation = operations.write(fd, piece, offset + start, len(piece))
+            while (result := await self._reactor.perform(operation)) != operation.length:
+                if result <= 0:
+                    raise write_error(operation, result, self.path)
+                operation = rest_of_write(operation, result)
 
     async def _write_copied(self, view: memoryview, offset: int) -> None:
         slot_bytes = self._slots.pool.slot_bytes

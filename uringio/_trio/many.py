@@ -6,19 +6,20 @@ there are, and one task awaits them all.
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 import trio
 from outcome import Value
 
 from uringio._ring import operations
-from uringio.exceptions import UringioError, operation_error
+from uringio._ring.short_writes import rest_of_write, write_error
+from uringio.exceptions import UringioError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import NoReturn
 
+    from uringio._ring.operations import Operation
     from uringio._trio.reactor import Reactor
 
     Piece = tuple[memoryview, int]
@@ -39,10 +40,9 @@ class ManyWrites:
         self._tokens: set[int] = set()
         self._cancelled: Callable[[], NoReturn] | None = None
         self.failure: UringioError | None = None
-        self.written = 0
 
     async def run(self) -> None:
-        """Return when all has ended: `written` counts bytes, `failure` is the first error.
+        """Return when all has ended: `failure` is the first error, or None.
 
         A cancelled task starts no more, and leaves when those in flight have ended.
         """
@@ -68,16 +68,16 @@ class ManyWrites:
         piece = next(self._pieces, None)
         if piece is None:
             return False
-        self._start(*piece)
+        view, offset = piece
+        self._start(operations.write(self._fd, view, offset, len(view)))
         return True
 
-    def _start(self, view: memoryview, offset: int) -> None:
-        operation = operations.write(self._fd, view, offset, len(view))
+    def _start(self, operation: Operation) -> None:
         token = 0
 
         def completed(result: int) -> None:
             self._tokens.discard(token)
-            self._completed(view, offset, result)
+            self._completed(operation, result)
 
         try:
             token = self._reactor.start(operation, completed)
@@ -86,16 +86,11 @@ class ManyWrites:
         else:
             self._tokens.add(token)
 
-    def _completed(self, view: memoryview, offset: int, result: int) -> None:
-        if result == len(view):
-            self.written += result
-        elif result > 0 and self._cancelled is None:
-            self.written += result
-            self._start(view[result:], offset + result)
-        elif self._cancelled is None:
-            number = -result if result else errno.EIO
-            failure = operation_error(number, "write", self._path, offset, len(view))
-            self.failure = self.failure or failure
+    def _completed(self, operation: Operation, result: int) -> None:
+        if result > 0 and result < operation.length and self._cancelled is None:
+            self._start(rest_of_write(operation, result))
+        elif result != operation.length and self._cancelled is None:
+            self.failure = self.failure or write_error(operation, result, self._path)
         self._start_next()
         if not self._tokens and self._task is not None:
             trio.lowlevel.reschedule(self._task, Value(None))

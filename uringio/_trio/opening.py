@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from uringio._ring import libc, operations
-from uringio._ring.operations import O_DIRECT
+from uringio._ring.operations import BLOCK_BYTES, O_DIRECT
 from uringio.exceptions import UnavailableError, operation_error
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from uringio._trio.reactor import Reactor
 
 Direct = Literal["auto", "require", "never"]
-
-BLOCK_BYTES = 4096
-"""Direct writes start and end on this boundary even where the device takes 512 bytes: the file
-system's own blocks are 4 KiB, and a part of one would be read, zeroed and serialised first."""
 
 NOT_OFFERED = "the file system does not offer direct I/O (O_DIRECT) for this file"
 

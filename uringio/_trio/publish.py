@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from uringio._ring import operations
 from uringio._ring.execute import breaks_chain
 from uringio._ring.operations import NAMES, RENAME_NOREPLACE, Opcode, Operation
+from uringio._ring.short_writes import rest_of_write, write_error
 from uringio.exceptions import operation_error
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> int:
         step, result = left[at], results[at]
         if result > 0:
             short_writes += 1
-            left = [Step(_rest_of_write(step.operation, result), step.path), *left[at + 1 :]]
+            left = [Step(rest_of_write(step.operation, result), step.path), *left[at + 1 :]]
         elif _is_refused_noreplace(step.operation, result) and -errno.ECANCELED not in results[:at]:
             await _link_instead(reactor, step)
             left = left[at + 1 :]
@@ -111,18 +112,6 @@ def _first_broken(steps: list[Step], results: list[int]) -> int | None:
     broken = [i for i, step in enumerate(steps) if breaks_chain(step.operation, results[i])]
     culprits = [i for i in broken if results[i] != -errno.ECANCELED]
     return next(iter(culprits or broken), None)
-
-
-def _rest_of_write(operation: Operation, written: int) -> Operation:
-    assert operation.data is not None
-    rest = memoryview(operation.data).cast("B")[written:]
-    return operations.write(
-        operation.fd,
-        rest,
-        operation.offset + written,
-        operation.length - written,
-        buffer_index=operation.buffer_index,
-    )
 
 
 def _is_refused_noreplace(operation: Operation, result: int) -> bool:
@@ -140,12 +129,6 @@ async def _link_instead(reactor: Reactor, step: Step) -> None:
 
 def step_error(step: Step, result: int) -> Exception:
     """Turn a member's result into its error."""
-    operation = step.operation
-    is_write = operation.data is not None
-    return operation_error(
-        -result if result < 0 else errno.EIO,
-        NAMES[operation.opcode],
-        step.path,
-        operation.offset if is_write else None,
-        operation.length if is_write else None,
-    )
+    if step.operation.data is not None:
+        return write_error(step.operation, result, step.path)
+    return operation_error(-result, NAMES[step.operation.opcode], step.path)

@@ -137,6 +137,8 @@ class _Chunk:
         # A direct write goes on from a block boundary: what was half done is done again.
         progress = self.written + max(result, 0)
         progress -= progress % owner.block_bytes
+        if result > 0 and progress <= self.written:  # only from the very byte is the limit named
+            progress = self.written + result
         if progress == self.padded:
             self._done(None)
             return
