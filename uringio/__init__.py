@@ -4,6 +4,7 @@ from uringio._ring.features import RingFeatures
 from uringio._ring.pool import Slot
 from uringio._ring.probe import Probe, probe
 from uringio._trio.file import UringFile
+from uringio._trio.modes import FileStatistics
 from uringio._trio.rings import Ring, RingStatistics, open_ring, write_file
 from uringio._trio.writer import BulkWriter, Receipt
 from uringio.exceptions import (
@@ -26,6 +27,7 @@ __all__ = [
     "BrokenError",
     "BulkWriter",
     "ClosedError",
+    "FileStatistics",
     "ForkedError",
     "IncompleteError",
     "NoSpaceError",

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+HAS_WRITE_FLAGS = hasattr(os, "RWF_DSYNC")
+"""Whether this system has pwritev2(2): without it Python refuses flags by NotImplementedError."""
+
+
 def _write(op: Operation) -> int:
     assert op.data is not None
     view = memoryview(op.data).cast("B")[: op.length]
+    if op.flags and not HAS_WRITE_FLAGS:
+        return -errno.EOPNOTSUPP
     if op.flags:
         return os.pwritev(op.fd, [view], op.offset, op.flags)
     return os.pwrite(op.fd, view, op.offset)

@@ -24,10 +24,13 @@ OPEN_HOW = struct.Struct("@QQQ")
 
 AT_EMPTY_PATH = 0x1000
 STATX_DIOALIGN = 0x2000
+STATX_WRITE_ATOMIC = 0x10000
 STATX_BYTES = 256
 STATX_MASK_OFFSET = 0
 STATX_DIO_OFFSET = 152
 """stx_dio_mem_align and stx_dio_offset_align, two u32, in struct statx (linux/stat.h)."""
+STATX_ATOMIC_OFFSET = 168
+"""stx_atomic_write_unit_min and stx_atomic_write_unit_max, two u32."""
 
 I64, U64 = ctypes.c_int64, ctypes.c_uint64
 
@@ -70,10 +73,22 @@ class DirectAlignment(NamedTuple):
 
 def statx_direct_alignment(fd: int) -> DirectAlignment | None:
     """STATX_DIOALIGN of an open file (Linux 6.1), or None where nothing is said about it."""
+    said = _statx_pair(fd, STATX_DIOALIGN, STATX_DIO_OFFSET)
+    return None if said is None else DirectAlignment(*said)
+
+
+def statx_atomic_write(fd: int) -> tuple[int, int] | None:
+    """STATX_WRITE_ATOMIC of an open file (Linux 6.11): shortest and longest in bytes, or None."""
+    said = _statx_pair(fd, STATX_WRITE_ATOMIC, STATX_ATOMIC_OFFSET)
+    return said if said is not None and said[0] else None
+
+
+def _statx_pair(fd: int, asked: int, at: int) -> tuple[int, int] | None:
     answer = ctypes.create_string_buffer(STATX_BYTES)
-    if _call("statx", fd, b"", AT_EMPTY_PATH, STATX_DIOALIGN, answer) < 0:
+    if _call("statx", fd, b"", AT_EMPTY_PATH, asked, answer) < 0:
         return None
     (mask,) = struct.unpack_from("=I", answer, STATX_MASK_OFFSET)
-    if not mask & STATX_DIOALIGN:
+    if not mask & asked:
         return None
-    return DirectAlignment(*struct.unpack_from("=II", answer, STATX_DIO_OFFSET))
+    first, second = struct.unpack_from("=II", answer, at)
+    return first, second

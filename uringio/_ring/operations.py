@@ -21,6 +21,9 @@ FSYNC_DATASYNC = 1
 RENAME_NOREPLACE = 1
 """renameat2(2): fail with EEXIST instead of replacing the target."""
 
+RWF_DSYNC, RWF_ATOMIC, RWF_DONTCACHE = 0x02, 0x40, 0x80
+"""pwritev2(2): what a write promises and where it goes; see uringio/_trio/modes.py."""
+
 BLOCK_BYTES = 4096
 """Direct writes start and end on this boundary even where the device takes 512 bytes: the file
 system's own blocks are 4 KiB, and a part of one would be read, zeroed and serialised first."""

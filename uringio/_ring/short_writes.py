@@ -18,7 +18,7 @@ import errno
 import resource
 from typing import TYPE_CHECKING
 
-from uringio._ring.operations import BLOCK_BYTES, write
+from uringio._ring.operations import BLOCK_BYTES, RWF_ATOMIC, write
 from uringio.exceptions import operation_error
 
 if TYPE_CHECKING:
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
     from uringio.exceptions import OperationError
 
 
-def rest_of_write(operation: Operation, written: int) -> Operation:
-    """Make the write that goes on after one that wrote `written` bytes, fewer than it should."""
+def rest_of_write(operation: Operation, result: int) -> Operation | None:
+    """Make the write that goes on after one whose result was less than its length.
+
+    None where none can: it did nothing or failed (see `write_error`). An atomic write is never
+    continued, for two are not one.
+    """
     assert operation.data is not None
-    assert 0 < written < operation.length
-    stopped = operation.offset + written
+    assert result < operation.length
+    if result <= 0 or operation.flags & RWF_ATOMIC:
+        return None
+    stopped = operation.offset + result
     start = stopped - stopped % BLOCK_BYTES
     if start <= operation.offset:
         start = stopped
@@ -46,8 +52,8 @@ def rest_of_write(operation: Operation, written: int) -> Operation:
 
 
 def write_error(operation: Operation, result: int, path: str) -> OperationError:
-    """Make the error of a write that did nothing: `result` is -errno, or 0."""
-    number = -result or errno.EIO  # one that takes nothing would be tried for ever
+    """Make the error of a write that cannot go on after `result`: -errno, or a length."""
+    number = -result if result < 0 else errno.EIO  # 0: what takes nothing never ends
     end = operation.offset + operation.length
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if number == errno.EINVAL and limit != resource.RLIM_INFINITY and end > limit:

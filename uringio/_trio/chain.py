@@ -8,20 +8,27 @@ instead of once for each.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from uringio._ring import operations
+from uringio._ring.operations import LENGTH_MAX
 from uringio._trio.publish import Step, run_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Buffer
 
     from uringio._ring.operations import Operation
     from uringio._trio.reactor import Reactor
+
+    class FlagsOf(Protocol):
+        """Checks a write, and tells its flags."""
+
+        def __call__(
+            self, view: memoryview, offset: int, *, durable: bool, atomic: bool
+        ) -> int: ...
+
 
 CHAIN_MAX = 64
 """Members of a chain: it has to fit the queue whole, and an error loses what is behind it."""
@@ -30,22 +37,27 @@ CHAIN_MAX = 64
 class Chain:
     """Collects operations; made by `UringFile.chain`, which runs them at the end of its block."""
 
-    def __init__(self, path: str, fd: int, check: Callable[[memoryview, int], None]) -> None:
+    def __init__(self, path: str, fd: int, flags_of: FlagsOf) -> None:
         self._path = path
         self._fd = fd
-        self._check = check
+        self._flags_of = flags_of
         self.steps: list[Step] = []
 
-    def pwrite(self, data: Buffer, offset: int) -> None:
+    def pwrite(
+        self, data: Buffer, offset: int, *, durable: bool = False, atomic: bool = False
+    ) -> None:
         """Add a write of all of `data` at `offset`. The memory must not change before the end.
 
         On a direct file, offset, length and memory must be aligned: copying it would be hidden
-        work, and through the page cache it would not be ordered with the others.
+        work, and through the page cache it would not be ordered with the others. `durable` and
+        `atomic` are as in `UringFile.pwrite`: a durable write needs no fsync behind it.
         """
-        view = memoryview(data).cast("B")
-        self._check(view, operator.index(offset))
-        if len(view):
-            self._add(operations.write(self._fd, view, offset, len(view)))
+        view, offset = memoryview(data).cast("B"), operator.index(offset)
+        flags = self._flags_of(view, offset, durable=durable, atomic=atomic)
+        for start in range(0, len(view), LENGTH_MAX):
+            piece = view[start : start + LENGTH_MAX]
+            operation = operations.write(self._fd, piece, offset + start, len(piece), flags=flags)
+            self._add(operation)
 
     def fsync(self, *, data_only: bool = False) -> None:
         """Add an fsync: what stands before it in this chain is durable before what stands behind.

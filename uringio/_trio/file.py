@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -13,9 +10,10 @@ import trio
 
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
-from uringio._ring.short_writes import rest_of_write, write_error
+from uringio._trio.access import FileAccess
 from uringio._trio.chain import Chain, run_chain
 from uringio._trio.many import ManyWrites
+from uringio._trio.modes import promise_flags
 from uringio.exceptions import ClosedError, UringioError, operation_error
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from uringio._trio.many import Piece
+    from uringio._trio.modes import FileStatistics
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
@@ -49,18 +48,19 @@ class UringFile:
     Any number of tasks may use it at a time. Writes to the same bytes from two tasks at once end in
     either order. `direct` says whether it goes past the page cache; then memory that is not aligned
     is copied through slots, and what does not start and end on a block goes through the page cache.
+    `cache` is "direct", or how big writes go through the page cache: "uncached" (and out of it at
+    once, from 256 KiB, where the file system can) or "cached"; `statistics` counts what went where.
     """
 
     def __init__(self, reactor: Reactor, slots: SlotQueue, file: OpenFile) -> None:
         self._reactor = reactor
-        self._slots = slots
-        self._file = file
-        self._buffered_fd = -1
+        self._access = FileAccess(reactor, slots, file)
         self._using = 0
         self._unused = trio.lowlevel.ParkingLot()
         self._open = True
         self.path = file.path
         self.direct = file.direct
+        self.cache = file.cache
 
     async def __aenter__(self) -> Self:
         """Nothing more to do: the file is open."""
@@ -77,43 +77,80 @@ class UringFile:
 
     def fileno(self) -> int:
         """Return the descriptor, for calls that have no place here. It stays this object's."""
-        return self._file.fd
+        return self._access.file.fd
 
-    async def pwrite(self, data: Buffer, offset: int) -> int:
+    @property
+    def atomic_write_bytes(self) -> tuple[int, int] | None:
+        """The shortest and the longest atomic write, in bytes, or None where there is none."""
+        return self._access.file.atomic_write_bytes
+
+    def statistics(self) -> FileStatistics:
+        """Take a snapshot of how many bytes went which way. Cheap: it copies a few counters."""
+        return self._access.statistics()
+
+    async def pwrite(
+        self, data: Buffer, offset: int, *, durable: bool = False, atomic: bool = False
+    ) -> int:
         """Write all of `data` at `offset`; the result is its length in bytes.
 
         On return every byte has a completion: written, not durable (see `fsync`). `data` must not
         change before that. Raises `OperationError`; what was written before an error is unknown. A
         cancelled task leaves when the kernel no longer needs the memory.
+
+        `durable` (RWF_DSYNC) makes it durable on return: these bytes, and what is needed to read
+        them back (the size, where the blocks are; not the times, not the file's name), are beyond
+        the disk's own cache. Nothing is said of other writes. An error is as final as an fsync's:
+        do not trust a second try. For many writes at a time one `fsync` behind them costs less.
+
+        `atomic` (RWF_ATOMIC): after a power cut the file has all of `data` or none of it. The
+        length must be a power of two within `atomic_write_bytes` and divide the offset, else
+        `ValueError`; `UnavailableError` where there is no such thing. It is not durable by itself.
         """
         with _Using(self):
             view = memoryview(data).cast("B")
-            _check_offset(offset)
-            if not len(view):
-                await trio.lowlevel.checkpoint()
-            elif not self._is_block(offset, len(view)):
-                await self._write_all(self._buffered(), view, offset)
-            elif self._is_aligned(view):
-                await self._write_all(self._file.fd, view, offset)
+            flags = promise_flags(durable=durable, atomic=atomic)
+            self._access.check(view, offset, flags)
+            if len(view):
+                await self._access.write(view, offset, flags)
             else:
-                await self._write_copied(view, offset)
+                await trio.lowlevel.checkpoint()
             return len(view)
 
-    async def pwrite_many(self, pairs: Iterable[tuple[Buffer, int]]) -> int:
+    async def pwrite_many(
+        self,
+        pairs: Iterable[tuple[Buffer, int]],
+        *,
+        durable: bool = False,
+        atomic: bool = False,
+    ) -> int:
         """Write many (data, offset) pairs side by side; the result counts bytes.
 
         In no order: the pairs must not overlap. All are checked before the first is written. One
         task awaits them, 256 are in flight, and the SQEs of a batch are filled in C. The first
         error is raised when all have ended; which of the others were written is unknown then.
+        `durable` and `atomic` are promises of each write, as in `pwrite`.
         """
         with _Using(self):
-            aligned, unaligned = self._pieces(pairs)
-            many = ManyWrites(self._reactor, self._file.fd, self.path, iter(aligned))
+            promises = promise_flags(durable=durable, atomic=atomic)
+            straight: list[Piece] = []
+            others: list[Piece] = []
+            for data, offset in pairs:
+                view = memoryview(data).cast("B")
+                self._access.check(view, offset, promises)
+                if len(view):
+                    fits = self._access.is_straight(view, offset)
+                    (straight if fits else others).append((view, offset))
+            shortest = min((len(view) for view, _ in straight), default=0)
+            flags = self._access.straight_flags(shortest, promises)
+            fd = self._access.file.fd
+            many = ManyWrites(self._reactor, fd, self.path, iter(straight), flags)
             await many.run()
-            failure = many.failure or await self._write_side_by_side(unaligned)
+            failure = many.failure or await self._write_side_by_side(others, promises)
             if failure is not None:
                 raise failure
-            return sum(len(view) for view, _ in (*aligned, *unaligned))
+            written = sum(len(view) for view, _ in straight)
+            self._access.count(fd, flags, written)
+            return written + sum(len(view) for view, _ in others)
 
     @contextlib.asynccontextmanager
     async def chain(self) -> AsyncIterator[Chain]:
@@ -129,10 +166,13 @@ class UringFile:
         behind it ran. An exception in the block runs nothing; nor does a cancellation before it
         ends, and after that the chain runs to its end.
         """
-        chain = Chain(self.path, self._file.fd, self._check_aligned)
+        chain = Chain(self.path, self.fileno(), self._chain_flags)
         yield chain
         with _Using(self):
             await run_chain(self._reactor, chain)
+        for operation in (step.operation for step in chain.steps):
+            if operation.data is not None:
+                self._access.count(operation.fd, operation.flags, operation.length)
 
     async def pread_into(self, data: Buffer, offset: int) -> int:
         """Read into writable memory from `offset`; the result is the length, short at the end."""
@@ -140,12 +180,14 @@ class UringFile:
             view = memoryview(data).cast("B")
             if view.readonly:
                 raise TypeError("pread_into needs writable memory: a bytearray, an mmap, a slot")
-            _check_offset(offset)
+            if offset < 0:
+                raise ValueError(f"an offset is 0 or more, not {offset}")
             if not len(view):
                 await trio.lowlevel.checkpoint()
                 return 0
-            direct = self._is_block(offset, len(view)) and self._is_aligned(view)
-            fd = self._file.fd if direct else self._buffered()
+            access, file = self._access, self._access.file
+            straight = access.is_straight(view, offset)
+            fd = file.fd if straight else access.buffered()
             done = 0
             while done < len(view):
                 length = min(len(view) - done, LENGTH_MAX)
@@ -156,12 +198,12 @@ class UringFile:
                 done += result
                 if result == 0:
                     break
-                if direct and result % self._file.block_bytes:
+                if straight and result % file.block_bytes:
                     # The end, or a short read, and what is left is no block: from the page cache,
                     # or, where that is ruled out, from there if the device takes it.
                     if offset + done >= os.fstat(fd).st_size:
                         break
-                    fd = fd if self._file.required else self._buffered()
+                    fd = fd if file.required else access.buffered()
             return done
 
     async def pread(self, length: int, offset: int) -> bytes:
@@ -178,7 +220,7 @@ class UringFile:
         """
         with _Using(self):
             result = await self._reactor.perform(
-                operations.fsync(self._file.fd, data_only=data_only)
+                operations.fsync(self._access.file.fd, data_only=data_only)
             )
             if result < 0:
                 raise operation_error(-result, "fsync", self.path)
@@ -191,11 +233,10 @@ class UringFile:
         with trio.CancelScope(shield=True):
             while self._using:
                 await self._unused.park()
-            for fd in (self._file.fd, self._buffered_fd):
-                if fd >= 0:
-                    await self._reactor.perform_always(operations.close(fd))
+            for fd in self._access.descriptors():
+                await self._reactor.perform_always(operations.close(fd))
 
-    async def _write_side_by_side(self, pieces: list[Piece]) -> UringioError | None:
+    async def _write_side_by_side(self, pieces: list[Piece], flags: int) -> UringioError | None:
         """Write what has to be copied or buffered first, COPIES_MAX at a time."""
         failures: list[UringioError] = []
         left = iter(pieces)
@@ -205,7 +246,7 @@ class UringFile:
                 if failures:
                     return
                 try:
-                    await self.pwrite(view, offset)
+                    await self._access.write(view, offset, flags)
                 except UringioError as exc:
                     failures.append(exc)
 
@@ -214,81 +255,16 @@ class UringFile:
                 nursery.start_soon(write_on)
         return failures[0] if failures else None
 
-    async def _write_all(self, fd: int, view: memoryview, offset: int) -> None:
-        for start in range(0, len(view), LENGTH_MAX):
-            piece = view[start : start + LENGTH_MAX]
-            operation = operations.write(fd, piece, offset + start, len(piece))
-            while (result := await self._reactor.perform(operation)) != operation.length:
-                if result <= 0:
-                    raise write_error(operation, result, self.path)
-                operation = rest_of_write(operation, result)
-
-    async def _write_copied(self, view: memoryview, offset: int) -> None:
-        slot_bytes = self._slots.pool.slot_bytes
-        for start in range(0, len(view), slot_bytes):
-            slot = await self._slots.acquire()
-            try:
-                piece = view[start : start + slot_bytes]
-                slot.memory[: len(piece)] = piece
-                await self._write_all(self._file.fd, slot.memory[: len(piece)], offset + start)
-            finally:
-                self._slots.release(slot)
-
-    def _pieces(self, pairs: Iterable[tuple[Buffer, int]]) -> tuple[list[Piece], list[Piece]]:
-        """Tell the pairs that can be written as they are from the others; all are looked at."""
-        aligned: list[Piece] = []
-        unaligned: list[Piece] = []
-        for data, offset in pairs:
-            view = memoryview(data).cast("B")
-            _check_offset(offset)
-            whole = self._is_block(offset, len(view))
-            fits = whole and self._is_aligned(view)
-            if not whole:
-                self._buffered()  # refused now if nothing may go through the page cache
-            if len(view):
-                (aligned if fits else unaligned).append((view, offset))
-        return aligned, unaligned
-
-    def _check_aligned(self, view: memoryview, offset: int) -> None:
-        _check_offset(offset)
-        if not self._is_block(offset, len(view)) or not self._is_aligned(view):
+    def _chain_flags(self, view: memoryview, offset: int, *, durable: bool, atomic: bool) -> int:
+        flags = promise_flags(durable=durable, atomic=atomic)
+        file = self._access.file
+        if offset >= 0 and not self._access.is_straight(view, offset):
             raise ValueError(
                 f"{self.path} is direct: offset and length must be multiples of "
-                f"{self._file.block_bytes}, memory of {self._file.memory_bytes}"
+                f"{file.block_bytes}, memory of {file.memory_bytes}"
             )
-
-    def _is_block(self, offset: int, length: int) -> bool:
-        return not (offset % self._file.block_bytes or length % self._file.block_bytes)
-
-    def _is_aligned(self, view: memoryview) -> bool:
-        if self._file.memory_bytes == 1:
-            return True
-        if view.readonly:
-            return False  # bytes objects start 32 bytes into their allocation
-        address = ctypes.addressof(ctypes.c_char.from_buffer(view))
-        return address % self._file.memory_bytes == 0
-
-    def _buffered(self) -> int:
-        """Open a second descriptor through the page cache, for what is not whole blocks.
-
-        The kernel writes dirty pages back before a direct access to the same range, so the two
-        agree; fsync of one covers both, for it is the same file.
-        """
-        if not self.direct:
-            return self._file.fd
-        if self._file.required:
-            raise ValueError(
-                f'{self.path} is open with direct="require": offset and length must be multiples '
-                f'of {self._file.block_bytes}; direct="auto" sends the rest through the page cache'
-            )
-        if self._buffered_fd < 0:
-            access = fcntl.fcntl(self._file.fd, fcntl.F_GETFL) & os.O_ACCMODE
-            path = f"/proc/self/fd/{self._file.fd}"
-            try:
-                self._buffered_fd = os.open(path, access | os.O_CLOEXEC)
-            except OSError as exc:
-                raise operation_error(exc.errno or errno.EIO, "open", self.path) from exc
-        return self._buffered_fd
+        self._access.check(view, offset, flags)
+        return self._access.straight_flags(len(view), flags)
 
 
 class _Using:
@@ -308,8 +284,3 @@ class _Using:
         self.file._using -= 1  # noqa: SLF001
         if not self.file._using:  # noqa: SLF001
             self.file._unused.unpark_all()  # noqa: SLF001
-
-
-def _check_offset(offset: int) -> None:
-    if offset < 0:
-        raise ValueError(f"an offset is 0 or more, not {offset}")

@@ -31,11 +31,14 @@ IN_FLIGHT_MAX = 256
 class ManyWrites:
     """Writes pieces, (memory, offset) pairs, of one descriptor; `run` once."""
 
-    def __init__(self, reactor: Reactor, fd: int, path: str, pieces: Iterator[Piece]) -> None:
+    def __init__(
+        self, reactor: Reactor, fd: int, path: str, pieces: Iterator[Piece], flags: int
+    ) -> None:
         self._reactor = reactor
         self._fd = fd
         self._path = path
         self._pieces = pieces
+        self._flags = flags
         self._task: trio.lowlevel.Task | None = None
         self._tokens: set[int] = set()
         self._cancelled: Callable[[], NoReturn] | None = None
@@ -69,7 +72,7 @@ class ManyWrites:
         if piece is None:
             return False
         view, offset = piece
-        self._start(operations.write(self._fd, view, offset, len(view)))
+        self._start(operations.write(self._fd, view, offset, len(view), flags=self._flags))
         return True
 
     def _start(self, operation: Operation) -> None:
@@ -87,10 +90,12 @@ class ManyWrites:
             self._tokens.add(token)
 
     def _completed(self, operation: Operation, result: int) -> None:
-        if result > 0 and result < operation.length and self._cancelled is None:
-            self._start(rest_of_write(operation, result))
-        elif result != operation.length and self._cancelled is None:
-            self.failure = self.failure or write_error(operation, result, self._path)
+        if result != operation.length and self._cancelled is None:
+            rest = rest_of_write(operation, result)
+            if rest is not None:
+                self._start(rest)
+            else:
+                self.failure = self.failure or write_error(operation, result, self._path)
         self._start_next()
         if not self._tokens and self._task is not None:
             trio.lowlevel.reschedule(self._task, Value(None))

@@ -12,18 +12,27 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from uringio._ring import libc, operations
-from uringio._ring.operations import BLOCK_BYTES, O_DIRECT
+from uringio._ring.operations import BLOCK_BYTES, IS_LINUX, O_DIRECT, RWF_DONTCACHE
 from uringio.exceptions import UnavailableError, operation_error
 
 if TYPE_CHECKING:
     from uringio._ring.operations import Operation
+    from uringio._trio.modes import Cache
     from uringio._trio.reactor import Reactor
 
 Direct = Literal["auto", "require", "never"]
+
+UNCACHED_SINCE = (6, 16)
+"""Linux 6.14 has RWF_DONTCACHE and a fault that no probe shows: a page that was written again while
+it was being dropped could be lost. 6.15 took the flag away, 6.16 has it mended."""
+
+BEHIND_ALL = 1 << 62
+"""An offset in bytes that no file reaches."""
 
 NOT_OFFERED = "the file system does not offer direct I/O (O_DIRECT) for this file"
 
@@ -34,7 +43,8 @@ class OpenFile:
 
     `block_bytes` is what offsets and lengths of writes must be multiples of, `memory_bytes` the
     same for addresses; both are 1 when the file is buffered. `required` says that nothing may go
-    through the page cache.
+    through the page cache, `uncached` that what does need not stay there (RWF_DONTCACHE).
+    `atomic_write_bytes` are the shortest and the longest atomic write, None where there is none.
     """
 
     fd: int
@@ -43,6 +53,13 @@ class OpenFile:
     block_bytes: int
     memory_bytes: int
     required: bool = False
+    uncached: bool = False
+    atomic_write_bytes: tuple[int, int] | None = None
+
+    @property
+    def cache(self) -> Cache:
+        """How big aligned writes go to the disk."""
+        return "direct" if self.direct else "uncached" if self.uncached else "cached"
 
 
 async def open_file(reactor: Reactor, operation: Operation, path: str, direct: Direct) -> OpenFile:
@@ -60,9 +77,11 @@ async def open_file(reactor: Reactor, operation: Operation, path: str, direct: D
         os.close(fd)
         raise
     if not memory_bytes:
-        return OpenFile(fd, path, direct=False, block_bytes=1, memory_bytes=1)
+        uncached = direct == "auto" and takes_uncached(fd)
+        return OpenFile(fd, path, False, block_bytes=1, memory_bytes=1, uncached=uncached)
+    units = libc.statx_atomic_write(fd)
     required = direct == "require"
-    return OpenFile(fd, path, True, BLOCK_BYTES, memory_bytes, required)
+    return OpenFile(fd, path, True, BLOCK_BYTES, memory_bytes, required, atomic_write_bytes=units)
 
 
 def _switch_to_direct(fd: int, flags: int) -> int:
@@ -93,6 +112,25 @@ def _refuses_unaligned(fd: int, *, fresh: bool) -> bool:
     except OSError as exc:
         return exc.errno == errno.EINVAL
     return False
+
+
+def takes_uncached(fd: int) -> bool:
+    """Whether this file takes RWF_DONTCACHE: asked by a read behind the end of any file.
+
+    The file system answers for reads and writes alike, EOPNOTSUPP where it knows no such thing.
+    """
+    if not IS_LINUX or _kernel() < UNCACHED_SINCE:
+        return False
+    try:
+        os.preadv(fd, [bytearray(1)], BEHIND_ALL, RWF_DONTCACHE)
+    except OSError:
+        return False
+    return True
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    return int(major), int(minor)
 
 
 async def open_directory(reactor: Reactor, path: str) -> int:

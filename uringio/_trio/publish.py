@@ -96,9 +96,11 @@ async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> int:
         if at is None:
             break
         step, result = left[at], results[at]
-        if result > 0:
+        is_write = step.operation.data is not None
+        rest = rest_of_write(step.operation, result) if is_write else None
+        if rest is not None:
             short_writes += 1
-            left = [Step(rest_of_write(step.operation, result), step.path), *left[at + 1 :]]
+            left = [Step(rest, step.path), *left[at + 1 :]]
         elif _is_refused_noreplace(step.operation, result) and -errno.ECANCELED not in results[:at]:
             await _link_instead(reactor, step)
             left = left[at + 1 :]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from uringio._ring.features import RingFeatures
     from uringio._ring.ring import RingLike
+    from uringio._trio.modes import Cache
 
 TEMPORARY_PREFIX = ".uringio-"
 """An unfinished file is `.uringio-` and 16 hex digits, beside its target. After a crash of the
@@ -38,13 +40,20 @@ ENTRIES_DEFAULT = 256
 
 @dataclass(frozen=True, slots=True)
 class RingStatistics:
-    """A snapshot of a ring: operations in flight, and how the pool's slots are doing."""
+    """A snapshot of a ring: operations in flight, and how the pool's slots are doing.
+
+    The `*_files` count the files that were created or opened, by how they go to the disk: past the
+    page cache, through it without staying there, or into it.
+    """
 
     in_flight: int
     slots: int
     free_slots: int
     waiting_for_slot: int
     slot_waits: int
+    direct_files: int = 0
+    uncached_files: int = 0
+    cached_files: int = 0
 
 
 class Ring:
@@ -53,6 +62,7 @@ class Ring:
     def __init__(self, reactor: Reactor, slots: SlotQueue) -> None:
         self.reactor = reactor
         self.slots = slots
+        self._files: Counter[Cache] = Counter()
 
     @property
     def features(self) -> RingFeatures:
@@ -67,6 +77,9 @@ class Ring:
             free_slots=self.slots.free,
             waiting_for_slot=self.slots.waiting,
             slot_waits=self.slots.waits,
+            direct_files=self._files["direct"],
+            uncached_files=self._files["uncached"],
+            cached_files=self._files["cached"],
         )
 
     @contextlib.asynccontextmanager
@@ -83,8 +96,11 @@ class Ring:
 
         `size` in bytes, when it is known, is reserved at once, so that a full disk is known before
         the first write. Without `overwrite` an existing name is a `TargetExistsError`, now or at
-        commit. `direct` is "auto" (past the page cache where the file system offers it), "require"
-        (or `UnavailableError`) or "never". `mode` is reduced by the umask.
+        commit. `direct` is "auto" (past the page cache where the file system offers it; else
+        through it without staying there, RWF_DONTCACHE, where that is offered and slots are at
+        least 256 KiB), "require" (or `UnavailableError`) or "never" (the bytes stay in the page
+        cache, for who reads them soon). `BulkWriter.cache` and the receipt say which it was.
+        `mode` is reduced by the umask.
         Leaving without commit removes everything, also when cancelled.
         """
         if size is not None and size < 0:
@@ -117,6 +133,7 @@ class Ring:
             size=size,
             overwrite=overwrite,
         )
+        self._files[writer.cache] += 1
         async with writer:
             yield writer
 
@@ -128,7 +145,7 @@ class Ring:
         direct: Direct = "auto",
         permissions: int = 0o666,
     ) -> UringFile:
-        """Open a file for reads and writes at offsets; `mode` as in `open()`.
+        """Open a file for reads and writes at offsets; `mode` as in `open()`, `direct` in `create`.
 
         `permissions` of a file that is created are reduced by the umask. Close it, or use it with
         `async with`.
@@ -137,9 +154,11 @@ class Ring:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         path = os.fspath(path)
         opening = operations.open_at(AT_FDCWD, path, MODES[mode], permissions)
-        return UringFile(
+        file = UringFile(
             self.reactor, self.slots, await open_file(self.reactor, opening, path, direct)
         )
+        self._files[file.cache] += 1
+        return file
 
 
 @contextlib.asynccontextmanager

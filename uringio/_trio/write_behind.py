@@ -34,17 +34,25 @@ class WriteBehind:
 
     `block_bytes` is what offsets and lengths must be multiples of (1 for buffered files): the last
     chunk may be shorter and is padded with zeros, so the file ends up to `block_bytes - 1` bytes
-    too long and `padded_end` says that it has to be cut to size.
+    too long and `padded_end` says that it has to be cut to size. `flags` are those of pwritev2(2).
     """
 
     def __init__(
-        self, reactor: Reactor, slots: SlotQueue, fd: int, path: str, block_bytes: int
+        self,
+        reactor: Reactor,
+        slots: SlotQueue,
+        fd: int,
+        path: str,
+        block_bytes: int,
+        *,
+        flags: int = 0,
     ) -> None:
         self.reactor = reactor
         self.slots = slots
         self.fd = fd
         self.path = path
         self.block_bytes = block_bytes
+        self.flags = flags
         self.in_flight = 0
         self.short_writes = 0
         self.padded_end = 0
@@ -128,7 +136,12 @@ class _Chunk:
         length = self.padded - start
         data = slot.memory[start:] if start else slot.memory
         operation = operations.write(
-            self.owner.fd, data, self.offset + start, length, buffer_index=slot.buffer_index
+            self.owner.fd,
+            data,
+            self.offset + start,
+            length,
+            buffer_index=slot.buffer_index,
+            flags=self.owner.flags,
         )
         self.owner.reactor.start(operation, self.completed)
 

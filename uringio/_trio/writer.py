@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from uringio._ring import operations
+from uringio._trio.modes import buffered_flags
 from uringio._trio.preallocation import Preallocation
 from uringio._trio.publish import DURABILITIES, Durability, Place, publish_steps, run_steps
 from uringio._trio.write_behind import WriteBehind, pad
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from uringio._ring.features import Backend
     from uringio._ring.pool import Slot
+    from uringio._trio.modes import Cache
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
@@ -39,9 +41,11 @@ if TYPE_CHECKING:
 class Receipt:
     """What a commit did.
 
-    `size` is in bytes. `direct` says whether the bytes went past the page cache, `preallocated`
-    whether blocks were reserved ahead, `registered` whether the slots were registered buffers.
-    `short_writes` counts writes that had to be continued, `seconds` is from create to commit.
+    `size` is in bytes. `cache` says how they went to the disk: "direct" (past the page cache),
+    "uncached" (through it, and dropped at once) or "cached"; `direct` is True for the first.
+    `preallocated` says whether blocks were reserved ahead, `registered` whether the slots were
+    registered buffers. `short_writes` counts writes that had to be continued, `seconds` is
+    from create to commit.
     """
 
     path: str
@@ -49,6 +53,7 @@ class Receipt:
     durability: Durability
     backend: Backend
     direct: bool
+    cache: Cache
     registered: bool
     preallocated: bool
     short_writes: int
@@ -80,7 +85,10 @@ class BulkWriter:
         self._target = target
         self._size = size
         self._overwrite = overwrite
-        self._behind = WriteBehind(reactor, slots, file.fd, target.path, file.block_bytes)
+        flags = buffered_flags(slots.pool.slot_bytes, uncached=file.uncached)
+        self._behind = WriteBehind(
+            reactor, slots, file.fd, target.path, file.block_bytes, flags=flags
+        )
         self._reserved = Preallocation(reactor, file.fd, target.path, size)
         self._slot: Slot | None = None
         self._slot_start = 0
@@ -94,6 +102,7 @@ class BulkWriter:
         self._started = time.perf_counter()
         self.path = target.path
         self.direct = file.direct
+        self.cache: Cache = "direct" if file.direct else "uncached" if flags else "cached"
         self.accepted = 0
         self.written = 0
         self.durable = 0
@@ -204,7 +213,8 @@ class BulkWriter:
                 size=self.accepted,
                 durability=durability,
                 backend=self._reactor.ring.features.backend,
-                direct=self._file.direct,
+                direct=self.direct,
+                cache=self.cache,
                 registered=self._registered,
                 preallocated=self._reserved.end > 0,
                 short_writes=self._behind.short_writes,
@@ -234,7 +244,12 @@ class BulkWriter:
             self._registered &= slot.buffer_index >= 0
             padded = pad(slot, filled, self._file.block_bytes)
             tail = operations.write(
-                self._file.fd, slot.memory, start, padded, buffer_index=slot.buffer_index
+                self._file.fd,
+                slot.memory,
+                start,
+                padded,
+                buffer_index=slot.buffer_index,
+                flags=self._behind.flags,
             )
             end = start + padded
         longest = max(end, self._reserved.reached)

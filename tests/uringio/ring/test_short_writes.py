@@ -26,6 +26,7 @@ DATA = bytes(range(256)) * 64
 def test_it_goes_on_from_the_last_whole_block(offset: int, written: int, expected: int) -> None:
     operation = operations.write(3, DATA, offset, 10_000, buffer_index=5, flags=2)
     rest = rest_of_write(operation, written)
+    assert rest is not None
     assert (rest.fd, rest.offset, rest.buffer_index, rest.flags) == (3, expected, 5, 2)
     assert rest.offset + rest.length == offset + 10_000
     assert rest.data is not None
@@ -38,10 +39,24 @@ def test_it_ends_however_short_the_writes_are(offset: int) -> None:
     operation = operations.write(3, DATA, offset, len(DATA))
     stopped, count = offset, 0
     while (operation.offset + min(512, operation.length)) < offset + len(DATA):
-        operation = rest_of_write(operation, 512)
+        rest = rest_of_write(operation, 512)
+        assert rest is not None
+        operation = rest
         assert operation.offset >= stopped - 4096
         stopped, count = operation.offset, count + 1
         assert count < 100
+
+
+@pytest.mark.parametrize(
+    ("result", "flags"), [(0, 0), (-errno.EIO, 0), (512, operations.RWF_ATOMIC)]
+)
+def test_nothing_goes_on_after_an_error_nor_after_a_part_of_what_is_atomic(
+    result: int, flags: int
+) -> None:
+    operation = operations.write(3, DATA, 0, len(DATA), flags=flags)
+    assert rest_of_write(operation, result) is None
+    failure = write_error(operation, result, "the path")
+    assert (failure.errno, failure.length) == (errno.EIO, len(DATA))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,7 +40,7 @@ async def test_statistics_are_a_snapshot(open_any: OpenAny, tmp_path: Path) -> N
         async with ring.create(tmp_path / "file") as writer, writer.slot():
             assert ring.statistics().free_slots == 3
         assert idle.free_slots == 4
-        assert ring.statistics() == idle
+        assert ring.statistics() == replace(idle, **{f"{writer.cache}_files": 1})
 
 
 @pytest.mark.parametrize(
