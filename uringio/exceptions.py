@@ -20,7 +20,8 @@ class OperationError(UringioError, OSError):
     """A file operation that the kernel refused or could not finish.
 
     Attributes: `errno`, `operation` (such as "write" or "fsync"), `path` (the file's path as the
-    caller gave it), `offset` and `length` in bytes (None where the operation has none).
+    caller gave it), `offset` and `length` in bytes (None where the operation has none). `failures`
+    is filled by `UringFile.pwrite_many`: errno by the number of each pair that was not written.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class OperationError(UringioError, OSError):
         self.offset = offset
         self.length = length
         self.hint = hint or HINTS.get(number, "")
+        self.failures: dict[int, int] = {}
 
     def __str__(self) -> str:
         where = f" of {self.path}"

@@ -6,6 +6,7 @@ alive and unmoved while an operation is in flight.
 
 from uringio._ring import operations
 from uringio._ring.features import RingFeatures
+from uringio._ring.many import Many
 from uringio._ring.operations import Opcode, Operation
 from uringio._ring.pool import BufferPool, Slot, default_slots
 from uringio._ring.ring import Completion, RingLike
@@ -22,6 +23,7 @@ from uringio._trio.write_behind import WriteBehind
 __all__ = [
     "BufferPool",
     "Completion",
+    "Many",
     "Opcode",
     "OpenFile",
     "Operation",

@@ -17,6 +17,18 @@
 /* An opcode that no kernel has: a member of a chain that was torn apart gets it and fails. */
 #define URINGIO_OPCODE_INVALID 0xff
 
+/* Tokens with this bit are parts of many writes: bits 32 to 62 are the `number` of the whole, the
+ * rest is the place in its arrays. Numbers are counted up, so that a late cancel hits nothing. */
+#define URINGIO_PART (UINT64_C(1) << 63)
+
+/* `results` of a write that was begun, STARTED in many.py. */
+#define URINGIO_STARTED INT32_MIN
+
+#define URINGIO_MANY_MAX 16
+
+/* RWF_ATOMIC: older headers lack it. */
+#define URINGIO_RWF_ATOMIC 0x40
+
 struct uringio_record {
     uint8_t opcode;
     uint8_t sqe_flags;
@@ -33,6 +45,26 @@ struct uringio_completion {
     uint64_t token;
     int32_t result;
     uint32_t flags;
+};
+
+struct uringio_many {
+    const uint64_t *addresses;
+    const uint64_t *offsets;
+    const int32_t *lengths;
+    int32_t *results;
+    uint64_t token;
+    uint32_t number;
+    uint32_t count, next, in_flight, in_flight_max;
+    int32_t fd;
+    uint32_t flags;
+    int32_t stop;
+};
+
+struct uringio_beside {
+    uint64_t registered_start, registered_end;
+    uint64_t slot_bytes;
+    struct uringio_many *running[URINGIO_MANY_MAX];
+    uint32_t running_count;
 };
 
 _Static_assert(sizeof(struct uringio_record) == 40, "RECORD in uring.py has this layout");
@@ -85,11 +117,102 @@ static void uringio_fail_cut_chain(struct io_uring *ring)
     }
 }
 
+/* Hand over all SQEs that are ready. 0, or -EAGAIN or -EBUSY when some stay queued for a later call;
+ * another -errno when the ring is broken. */
+static int uringio_flush(struct io_uring *ring)
+{
+    while (io_uring_sq_ready(ring) > 0) {
+        int result = io_uring_submit(ring);
+        if (result == -EINTR)
+            continue;
+        if (result <= 0)
+            return result < 0 ? result : -EAGAIN;
+        uringio_fail_cut_chain(ring);
+    }
+    return 0;
+}
+
+/* Reads and writes of memory that lies in one registered slot become fixed operations: the kernel
+ * then need not look up and pin the pages. Not atomic ones, which it takes from plain memory only
+ * (Linux 6.18 answers EINVAL to a fixed one). */
+static void uringio_use_registered(const struct uringio_beside *beside, struct io_uring_sqe *sqe)
+{
+    if (sqe->addr < beside->registered_start || sqe->addr >= beside->registered_end)
+        return;
+    if (sqe->rw_flags & URINGIO_RWF_ATOMIC)
+        return;
+    uint64_t at = sqe->addr - beside->registered_start;
+    if (at % beside->slot_bytes + sqe->len > beside->slot_bytes)
+        return;
+    if (sqe->opcode == IORING_OP_WRITE)
+        sqe->opcode = IORING_OP_WRITE_FIXED;
+    else if (sqe->opcode == IORING_OP_READ)
+        sqe->opcode = IORING_OP_READ_FIXED;
+    else
+        return;
+    sqe->buf_index = (uint16_t)(at / beside->slot_bytes);
+}
+
+/* Begin as many parts of many writes as may be in flight; how many SQEs that made. */
+static unsigned uringio_begin_parts(struct io_uring *ring, struct uringio_beside *beside)
+{
+    unsigned begun = 0;
+    for (unsigned i = 0; i < beside->running_count; i++) {
+        struct uringio_many *many = beside->running[i];
+        while (!many->stop && many->next < many->count && many->in_flight < many->in_flight_max) {
+            struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+            if (sqe == NULL)
+                return begun;
+            uint32_t at = many->next++;
+            io_uring_prep_rw(IORING_OP_WRITE, sqe, many->fd,
+                             (void *)(uintptr_t)many->addresses[at], (unsigned)many->lengths[at],
+                             many->offsets[at]);
+            sqe->rw_flags = (int)many->flags;
+            sqe->user_data = URINGIO_PART | (uint64_t)many->number << 32 | at;
+            uringio_use_registered(beside, sqe);
+            many->results[at] = URINGIO_STARTED;
+            many->in_flight++;
+            begun++;
+        }
+    }
+    return begun;
+}
+
+/* Note the result of a part. The first that fails keeps those behind it from being begun. */
+static void uringio_part_done(struct uringio_beside *beside, uint64_t token, int32_t result)
+{
+    uint32_t number = (uint32_t)(token >> 32) & 0x7fffffff;
+    for (unsigned i = 0; i < beside->running_count; i++) {
+        struct uringio_many *many = beside->running[i];
+        if (many->number != number)
+            continue;
+        many->results[(uint32_t)token] = result;
+        many->in_flight--;
+        if (result <= 0)
+            many->stop = 1;
+        return;
+    }
+}
+
+/* Take out one of the many writes that have ended, or NULL. */
+static struct uringio_many *uringio_take_ended(struct uringio_beside *beside)
+{
+    for (unsigned i = 0; i < beside->running_count; i++) {
+        struct uringio_many *many = beside->running[i];
+        if (many->in_flight > 0 || (!many->stop && many->next < many->count))
+            continue;
+        beside->running_count--;
+        memmove(&beside->running[i], &beside->running[i + 1],
+                (beside->running_count - i) * sizeof many);
+        return many;
+    }
+    return NULL;
+}
+
 /* Fill `count` records into SQEs, or none where they do not all fit (*filled says which), then
- * submit all that is ready. 0 when the kernel took everything; -EAGAIN or -EBUSY when SQEs stay
- * queued for a later call; another -errno when the ring is broken. */
-static int uringio_submit(struct io_uring *ring, const uint8_t *records, unsigned count,
-                          unsigned *filled)
+ * begin parts of many writes, and submit all that is ready. The result is that of uringio_flush. */
+static int uringio_submit(struct io_uring *ring, struct uringio_beside *beside,
+                          const uint8_t *records, unsigned count, unsigned *filled)
 {
     *filled = 0;
     if (count <= io_uring_sq_space_left(ring)) {
@@ -103,40 +226,50 @@ static int uringio_submit(struct io_uring *ring, const uint8_t *records, unsigne
             sqe->flags = record.sqe_flags;
             sqe->buf_index = record.buffer_index;
             sqe->user_data = record.token;
+            uringio_use_registered(beside, sqe);
         }
         *filled = count;
     }
-    while (io_uring_sq_ready(ring) > 0) {
-        int result = io_uring_submit(ring);
-        if (result == -EINTR)
-            continue;
-        if (result <= 0)
-            return result < 0 ? result : -EAGAIN;
-        uringio_fail_cut_chain(ring);
-    }
-    return 0;
+    int result = uringio_flush(ring);
+    while (result == 0 && uringio_begin_parts(ring, beside) > 0)
+        result = uringio_flush(ring);
+    return result;
 }
 
-/* Copy completions out, up to `capacity`; *more says that the caller has to call again.
+/* Copy completions out, up to `capacity`; *more says that the caller has to call again. Parts of many
+ * writes are noted and followed by the next ones here; only the end of the whole is a completion.
  *
  * Under DEFER_TASKRUN the kernel keeps finished work on a list until this task asks for it, one
  * io_uring_get_events runs only a bounded piece of that list (about 20 items), and the eventfd does
  * not fire again for the rest. Links make such work without making completions. So an empty CQ is
  * no reason to stop: a clear IORING_SQ_TASKRUN is. */
-static int uringio_reap(struct io_uring *ring, uint8_t *completions, unsigned capacity, int *more)
+static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, uint8_t *completions,
+                        unsigned capacity, int *more)
 {
     unsigned count = 0;
     *more = 1;
     for (int round = 0; round < URINGIO_REAP_ROUNDS_MAX; round++) {
         struct io_uring_cqe *cqe;
         while (count < capacity && io_uring_peek_cqe(ring, &cqe) == 0) {
-            struct uringio_completion completion = {cqe->user_data, cqe->res, cqe->flags};
+            if (cqe->user_data & URINGIO_PART) {
+                uringio_part_done(beside, cqe->user_data, cqe->res);
+            } else {
+                struct uringio_completion completion = {cqe->user_data, cqe->res, cqe->flags};
+                memcpy(completions + count * sizeof completion, &completion, sizeof completion);
+                count++;
+            }
+            io_uring_cqe_seen(ring, cqe);
+        }
+        struct uringio_many *ended;
+        while (count < capacity && (ended = uringio_take_ended(beside)) != NULL) {
+            struct uringio_completion completion = {ended->token, 0, 0};
             memcpy(completions + count * sizeof completion, &completion, sizeof completion);
             count++;
-            io_uring_cqe_seen(ring, cqe);
         }
         if (count == capacity)
             return (int)count;
+        if (uringio_begin_parts(ring, beside) > 0)
+            uringio_flush(ring); /* what it leaves queued, the next uringio_submit hands over */
         unsigned flags = io_uring_smp_load_acquire(ring->sq.kflags);
         if (!(flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
             *more = 0;

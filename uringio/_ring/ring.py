@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uringio._ring.features import RingFeatures
+    from uringio._ring.many import Many
     from uringio._ring.operations import Opcode, Operation
     from uringio._ring.pool import BufferPool
 
@@ -61,6 +62,13 @@ class RingLike(Protocol):
     def prepare_chain(self, operations: Sequence[Operation]) -> range:
         """Take soft-linked operations, all or none; the result is their tokens, in order."""
 
+    def prepare_many(self, many: Many) -> int:
+        """Take writes in no order, MANY_MAX such calls at a time; the result is one token for all.
+
+        Its completion, with result 0, says that all have ended; their results are in `many`. The
+        ring starts the next where one ends, IN_FLIGHT_MAX at a time. A `cancel` begins no more.
+        """
+
     def cancel(self, token: int) -> None:
         """Ask for an early end (-ECANCELED). The operation still completes, maybe as if unasked."""
 
@@ -68,7 +76,10 @@ class RingLike(Protocol):
         """Hand over what was prepared; the result counts what must wait for a later call."""
 
     def reap(self) -> list[Completion]:
-        """Clear the wake-up and take all completions there are."""
+        """Clear the wake-up and take all completions there are.
+
+        It may leave operations `prepared`, the next of many writes, for the next submit.
+        """
 
     def register(self, pool: BufferPool) -> None:
         """Register the pool's slots for fixed operations, as many as can be had."""
@@ -83,23 +94,30 @@ _rings: weakref.WeakSet[OwnedRing] = weakref.WeakSet()
 class OwnedRing:
     """Refuses use from another thread, from a forked child, and after close."""
 
+    features: RingFeatures
+
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._process = os.getpid()
         self._unusable: type[Exception] | None = None
         _rings.add(self)
 
+    def _check_chain(self, count: int) -> None:
+        if not 1 <= count <= self.features.entries:
+            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
+
     def _check_owner(self) -> None:
+        if self._unusable is None and threading.get_ident() == self._thread:
+            return
         if self._unusable is ForkedError:
             raise ForkedError(
                 f"this ring belongs to process {self._process}: open a new one after a fork"
             )
         if self._unusable is not None:
             raise ClosedError("this ring is closed")
-        if threading.get_ident() != self._thread:
-            raise WrongThreadError(
-                "this ring belongs to another thread: open one in each thread that writes"
-            )
+        raise WrongThreadError(
+            "this ring belongs to another thread: open one in each thread that writes"
+        )
 
 
 def _disown_after_fork() -> None:

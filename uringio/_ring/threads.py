@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from uringio._ring.execute import CALLS, execute_chain
 from uringio._ring.features import RingFeatures
-from uringio._ring.ring import Completion, OwnedRing
+from uringio._ring.ring import Completion
+from uringio._ring.software import SoftwareRing
 from uringio.exceptions import ClosedError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ WORKERS = 4
 only contend for the interpreter and the inode."""
 
 
-class ThreadRing(OwnedRing):
+class ThreadRing(SoftwareRing):
     """Operations in worker threads; `entries` bounds the length of a chain only.
 
     `reason` says why it is not io_uring, where that was wanted.
@@ -45,8 +46,6 @@ class ThreadRing(OwnedRing):
         self._prepared: list[tuple[range, list[Operation]]] = []
         self._running: dict[int, tuple[range, Future[None]]] = {}
         self._completed: deque[Completion] = deque()
-        self._next_token = 1
-        self.in_flight = 0
 
     @property
     def prepared(self) -> int:
@@ -57,24 +56,13 @@ class ThreadRing(OwnedRing):
         """Whether there is such a system call."""
         return opcode in CALLS
 
-    def prepare(self, operation: Operation) -> int:
-        """Take one operation; the result is its token."""
-        return self.prepare_chain([operation])[0]
-
-    def prepare_chain(self, operations: Sequence[Operation]) -> range:
-        """Take soft-linked operations, all or none; the result is their tokens, in order."""
-        self._check_owner()
-        if not 1 <= len(operations) <= self.features.entries:
-            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
-        tokens = range(self._next_token, self._next_token + len(operations))
-        self._next_token = tokens.stop
+    def _take(self, tokens: range, operations: Sequence[Operation]) -> None:
         self._prepared.append((tokens, list(operations)))
-        self.in_flight += len(tokens)
-        return tokens
 
     def cancel(self, token: int) -> None:
         """End an operation that no thread has begun; one that runs, runs to its end."""
         self._check_owner()
+        self._cancel_many(token)
         for i, (tokens, _) in enumerate(self._prepared):
             if token in tokens:
                 del self._prepared[i]
@@ -104,7 +92,7 @@ class ThreadRing(OwnedRing):
         for token, _ in completions:
             self._running.pop(token, None)
         self.in_flight -= len(completions)
-        return completions
+        return self._settle(completions)
 
     def register(self, pool: BufferPool) -> None:
         """Nothing to register with: the slots stay ordinary memory."""

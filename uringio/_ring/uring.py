@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from uringio import _binding
 from uringio._ring import libc
+from uringio._ring.beside import Beside
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
 from uringio._ring.ring import Completion, OwnedRing
@@ -31,6 +32,7 @@ from uringio.exceptions import BrokenError, ClosedError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uringio._ring.many import Many
     from uringio._ring.pool import BufferPool
 
 lib: Any = _binding.lib
@@ -103,6 +105,8 @@ class UringRing(OwnedRing):
         self._held: dict[int, object] = {}
         self._left_in_queue = 0
         self._refusals = 0
+        self._beside = Beside(entries)
+        self._many: dict[int, tuple[Many, Any]] = {}
 
     def _set_up(self, entries: int) -> RingFeatures:
         params = ffi.new("struct io_uring_params *")
@@ -136,7 +140,7 @@ class UringRing(OwnedRing):
     @property
     def prepared(self) -> int:
         """Operations that `submit` has still to hand over."""
-        return self._batched + self._left_in_queue
+        return self._batched + self._left_in_queue + self._beside.not_submitted
 
     def supports(self, opcode: Opcode) -> bool:
         """Whether this kernel's io_uring has the operation."""
@@ -151,8 +155,7 @@ class UringRing(OwnedRing):
     def prepare_chain(self, operations: Sequence[Operation]) -> range:
         """Take soft-linked operations, all or none; the result is their tokens, in order."""
         self._check_owner()
-        if not 1 <= len(operations) <= self.features.entries:
-            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
+        self._check_chain(len(operations))
         self._make_room(len(operations))
         first, batched = self._next_token, self._batched
         last = len(operations) - 1
@@ -167,13 +170,28 @@ class UringRing(OwnedRing):
             raise
         return range(first, self._next_token)
 
+    def prepare_many(self, many: Many) -> int:
+        """Take writes in no order; the token completes when all have ended."""
+        self._check_owner()
+        token = self._next_token
+        self._many[token] = (many, self._beside.add(many, token))
+        self._next_token += 1
+        self._held[token] = many
+        return token
+
     def cancel(self, token: int) -> None:
         """Ask the kernel for an early end (IORING_OP_ASYNC_CANCEL)."""
         self._check_owner()
         if token not in self._held:
             return
-        self._make_room(1)
-        self._pack(Opcode.ASYNC_CANCEL, 0, 0, -1, 0, token, 0, 0, None)
+        targets = [token]
+        if token in self._many:
+            many, kept = self._many[token]
+            targets = self._beside.stop(kept, many)
+            os.eventfd_write(self.wakeup_fd, 1)  # nothing else would, if none was begun
+        for target in targets:
+            self._make_room(1)
+            self._pack(Opcode.ASYNC_CANCEL, 0, 0, -1, 0, target, 0, 0, None)
 
     def submit(self) -> int:
         """Hand over what was prepared; the result counts what must wait for a later call.
@@ -181,13 +199,12 @@ class UringRing(OwnedRing):
         Raises `BrokenError` when the kernel refuses for good.
         """
         self._check_owner()
-        if not self._batched and not self._left_in_queue:
+        if not self.prepared:
             return 0
-        result = lib.uringio_submit(self._ring, self._batch_memory, self._batched, self._filled)
-        if result == 0 and self._batched > self._filled[0]:  # the queue was full and is empty now
-            result = lib.uringio_submit(self._ring, self._batch_memory, self._batched, self._filled)
-        if self._filled[0]:
-            self._batched = 0
+        result = self._submit_batch()
+        if result == 0 and self._batched:  # the queue was full and is empty now
+            result = self._submit_batch()
+        self._beside.not_submitted = False
         self._left_in_queue = lib.io_uring_sq_ready(self._ring) if result < 0 else 0
         if result in {-errno.EAGAIN, -errno.EBUSY}:
             self._refusals += 1
@@ -198,24 +215,41 @@ class UringRing(OwnedRing):
             return self.prepared
         raise BrokenError(f"the kernel takes no more operations: {os.strerror(-result)}")
 
+    def _submit_batch(self) -> int:
+        result: int = lib.uringio_submit(
+            self._ring, self._beside.memory, self._batch_memory, self._batched, self._filled
+        )
+        if self._filled[0]:
+            self._batched = 0
+        return result
+
     def reap(self) -> list[Completion]:
         """Clear the wake-up and take the completions there are; wakes again if there are more."""
         self._check_owner()
         with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
             os.eventfd_read(self.wakeup_fd)
         count = lib.uringio_reap(
-            self._ring, self._reaped_memory, self.features.completion_entries, self._more
+            self._ring,
+            self._beside.memory,
+            self._reaped_memory,
+            self.features.completion_entries,
+            self._more,
         )
         if count < 0:
             raise BrokenError(f"completions cannot be reaped: {os.strerror(-count)}")
         if self._more[0]:  # others get their turn first: the event loop comes back
             os.eventfd_write(self.wakeup_fd, 1)
         reaped = memoryview(self._reaped)[: count * COMPLETION.size]
-        return [
+        completions = [
             Completion(token, result)
             for token, result, _ in COMPLETION.iter_unpack(reaped)
             if self._held.pop(token) is not None  # None: a cancel, of interest to nobody
         ]
+        if self._many:
+            self._left_in_queue = lib.io_uring_sq_ready(self._ring)
+            for token, _ in completions:
+                self._many.pop(token, None)
+        return completions
 
     def register(self, pool: BufferPool) -> None:
         """Register the pool's slots, fewer and fewer while RLIMIT_MEMLOCK refuses them."""
@@ -231,6 +265,7 @@ class UringRing(OwnedRing):
             count = 0
         for slot in pool.slots[:count]:
             slot.buffer_index = slot.index
+        self._beside.register(pool, count)
         features = self.features
         features.registered_slots = count
         if count < len(pool.slots):

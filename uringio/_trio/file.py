@@ -14,7 +14,7 @@ from uringio._trio.access import FileAccess
 from uringio._trio.chain import Chain, run_chain
 from uringio._trio.many import ManyWrites
 from uringio._trio.modes import promise_flags
-from uringio.exceptions import ClosedError, UringioError, operation_error
+from uringio.exceptions import ClosedError, operation_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from uringio._trio.many import Piece
     from uringio._trio.modes import FileStatistics
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
@@ -36,10 +35,6 @@ MODES = {
     "x+": os.O_RDWR | os.O_CREAT | os.O_EXCL,
 }
 """open()'s modes for a file that is addressed by offsets: "w" and "a" have no meaning here."""
-
-
-COPIES_MAX = 16
-"""Writes of pwrite_many at a time that need a slot or the page cache: the default pool's slots."""
 
 
 class UringFile:
@@ -126,31 +121,15 @@ class UringFile:
         """Write many (data, offset) pairs side by side; the result counts bytes.
 
         In no order: the pairs must not overlap. All are checked before the first is written. One
-        task awaits them, 256 are in flight, and the SQEs of a batch are filled in C. The first
-        error is raised when all have ended; which of the others were written is unknown then.
-        `durable` and `atomic` are promises of each write, as in `pwrite`.
+        task awaits them; up to 256 are in flight, and where one ends the next begins, in C. After
+        an error no more are begun; it is raised when those in flight have ended, and its `failures`
+        name every pair that was not written: its number, and its errno (ECANCELED where it was
+        not begun). All others were. `durable` and `atomic` are promises of each write, as in
+        `pwrite`.
         """
         with _Using(self):
             promises = promise_flags(durable=durable, atomic=atomic)
-            straight: list[Piece] = []
-            others: list[Piece] = []
-            for data, offset in pairs:
-                view = memoryview(data).cast("B")
-                self._access.check(view, offset, promises)
-                if len(view):
-                    fits = self._access.is_straight(view, offset)
-                    (straight if fits else others).append((view, offset))
-            shortest = min((len(view) for view, _ in straight), default=0)
-            flags = self._access.straight_flags(shortest, promises)
-            fd = self._access.file.fd
-            many = ManyWrites(self._reactor, fd, self.path, iter(straight), flags)
-            await many.run()
-            failure = many.failure or await self._write_side_by_side(others, promises)
-            if failure is not None:
-                raise failure
-            written = sum(len(view) for view, _ in straight)
-            self._access.count(fd, flags, written)
-            return written + sum(len(view) for view, _ in others)
+            return await ManyWrites(self._access, pairs, promises).run()
 
     @contextlib.asynccontextmanager
     async def chain(self) -> AsyncIterator[Chain]:
@@ -235,25 +214,6 @@ class UringFile:
                 await self._unused.park()
             for fd in self._access.descriptors():
                 await self._reactor.perform_always(operations.close(fd))
-
-    async def _write_side_by_side(self, pieces: list[Piece], flags: int) -> UringioError | None:
-        """Write what has to be copied or buffered first, COPIES_MAX at a time."""
-        failures: list[UringioError] = []
-        left = iter(pieces)
-
-        async def write_on() -> None:
-            for view, offset in left:
-                if failures:
-                    return
-                try:
-                    await self._access.write(view, offset, flags)
-                except UringioError as exc:
-                    failures.append(exc)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(COPIES_MAX, len(pieces))):
-                nursery.start_soon(write_on)
-        return failures[0] if failures else None
 
     def _chain_flags(self, view: memoryview, offset: int, *, durable: bool, atomic: bool) -> int:
         flags = promise_flags(durable=durable, atomic=atomic)

@@ -1,101 +1,133 @@
-"""Many writes of one file at a time, without a task for each.
+"""Many writes of one file at a time: which of them the ring keeps going, and what became of each.
 
-The next write starts in the completion of one before, so a fixed number is in flight however many
-there are, and one task awaits them all.
+Those that can go as they are, one task awaits together (see uringio/_ring/many.py). The others are
+copied or go through the page cache, COPIES_MAX at a time.
 """
 
 from __future__ import annotations
 
+import errno
+from array import array
 from typing import TYPE_CHECKING
 
 import trio
-from outcome import Value
 
-from uringio._ring import operations
-from uringio._ring.short_writes import rest_of_write, write_error
-from uringio.exceptions import UringioError
+from uringio._ring.many import STARTED, Many, addresses_of, all_multiples
+from uringio._ring.operations import LENGTH_MAX, RWF_ATOMIC, write
+from uringio.exceptions import OperationError, operation_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import NoReturn
+    from collections.abc import Iterable, Sequence
 
-    from uringio._ring.operations import Operation
-    from uringio._trio.reactor import Reactor
+    from typing_extensions import Buffer
 
-    Piece = tuple[memoryview, int]
+    from uringio._trio.access import FileAccess
 
-IN_FLIGHT_MAX = 256
-"""Writes in flight: a queue depth that any one device is busy with."""
+COPIES_MAX = 16
+"""Writes at a time that need a slot or the page cache: the default pool's slots."""
 
 
 class ManyWrites:
-    """Writes pieces, (memory, offset) pairs, of one descriptor; `run` once."""
+    """Writes (memory, offset) pairs of one file; all are checked when it is made. `run` once."""
 
     def __init__(
-        self, reactor: Reactor, fd: int, path: str, pieces: Iterator[Piece], flags: int
+        self, access: FileAccess, pairs: Iterable[tuple[Buffer, int]], promises: int
     ) -> None:
-        self._reactor = reactor
-        self._fd = fd
-        self._path = path
-        self._pieces = pieces
-        self._flags = flags
-        self._task: trio.lowlevel.Task | None = None
-        self._tokens: set[int] = set()
-        self._cancelled: Callable[[], NoReturn] | None = None
-        self.failure: UringioError | None = None
+        self._access = access
+        self._promises = promises
+        self._views: list[memoryview] = []
+        self._offsets: array[int] = array("q")
+        for data, offset in pairs:
+            self._views.append(memoryview(data).cast("B"))
+            self._offsets.append(offset)
+        self._failures: dict[int, OperationError] = {}
+        self._straight, self._others = self._sort_out()
 
-    async def run(self) -> None:
-        """Return when all has ended: `failure` is the first error, or None.
+    async def run(self) -> int:
+        """Write all; the result counts bytes. Raises the first error, with all `failures`."""
+        await self._write_straight(self._straight)
+        await self._write_others(self._others)
+        if self._failures:
+            raise self._first_failure()
+        return sum(map(len, self._views))
 
-        A cancelled task starts no more, and leaves when those in flight have ended.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        for _ in range(IN_FLIGHT_MAX):
-            if not self._start_next():
-                break
-        if self._tokens:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        if self._cancelled is not None:
-            self._cancelled()
+    def _sort_out(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Tell the pairs that can be written as they are from the others, by their numbers."""
+        access, views, offsets = self._access, self._views, self._offsets
+        every = range(len(views))
+        if not views:
+            return every, ()
+        self._addresses = addresses_of(views)
+        lengths = list(map(len, views))
+        simple = min(offsets) >= 0 and min(lengths) > 0 and max(lengths) <= LENGTH_MAX
+        if (
+            simple
+            and not self._promises & RWF_ATOMIC
+            and all_multiples(offsets, access.file.block_bytes)
+            and all_multiples(lengths, access.file.block_bytes)
+            and all_multiples(self._addresses, access.file.memory_bytes)
+        ):
+            return every, ()
+        straight: list[int] = []
+        others: list[int] = []
+        for number in every:
+            view, offset = views[number], offsets[number]
+            access.check(view, offset, self._promises)
+            if access.is_straight(view, offset) and 0 < len(view) <= LENGTH_MAX:
+                straight.append(number)
+            elif len(view):
+                others.append(number)
+        return straight, others
 
-    def _abort(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-        self._cancelled = raise_cancel
-        for token in self._tokens:
-            self._reactor.cancel(token)
-        return trio.lowlevel.Abort.FAILED
-
-    def _start_next(self) -> bool:
-        if self.failure is not None or self._cancelled is not None:
-            return False
-        piece = next(self._pieces, None)
-        if piece is None:
-            return False
-        view, offset = piece
-        self._start(operations.write(self._fd, view, offset, len(view), flags=self._flags))
-        return True
-
-    def _start(self, operation: Operation) -> None:
-        token = 0
-
-        def completed(result: int) -> None:
-            self._tokens.discard(token)
-            self._completed(operation, result)
-
-        try:
-            token = self._reactor.start(operation, completed)
-        except UringioError as exc:
-            self.failure = self.failure or exc
-        else:
-            self._tokens.add(token)
-
-    def _completed(self, operation: Operation, result: int) -> None:
-        if result != operation.length and self._cancelled is None:
-            rest = rest_of_write(operation, result)
-            if rest is not None:
-                self._start(rest)
+    async def _write_straight(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            await trio.lowlevel.checkpoint()
+            return
+        views, offsets, addresses = self._views, self._offsets, self._addresses
+        if len(numbers) < len(views):
+            views = [views[n] for n in numbers]
+            offsets = array("q", [offsets[n] for n in numbers])
+            addresses = array("Q", [addresses[n] for n in numbers])
+        lengths = array("i", map(len, views))
+        fd = self._access.file.fd
+        flags = self._access.straight_flags(min(lengths), self._promises)
+        many = Many(fd, flags, views, addresses, lengths, offsets)
+        await self._access.reactor.perform_many(many)
+        if many.results == lengths:
+            self._access.count(fd, flags, sum(lengths))
+            return
+        for number, view, offset, result in zip(numbers, views, offsets, many.results, strict=True):
+            operation = write(fd, view, offset, len(view), flags=flags)
+            try:
+                await self._access.finish(operation, -errno.EIO if result == STARTED else result)
+            except OperationError as exc:
+                self._failures[number] = exc
             else:
-                self.failure = self.failure or write_error(operation, result, self._path)
-        self._start_next()
-        if not self._tokens and self._task is not None:
-            trio.lowlevel.reschedule(self._task, Value(None))
+                self._access.count(fd, flags, len(view))
+
+    async def _write_others(self, numbers: Sequence[int]) -> None:
+        left = iter(numbers)
+
+        async def write_on() -> None:
+            for number in left:
+                view, offset = self._views[number], self._offsets[number]
+                try:
+                    if self._failures:
+                        raise operation_error(
+                            errno.ECANCELED, "write", self._access.file.path, offset, len(view)
+                        )
+                    await self._access.write(view, offset, self._promises)
+                except OperationError as exc:
+                    self._failures[number] = exc
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(COPIES_MAX, len(numbers))):
+                nursery.start_soon(write_on)
+
+    def _first_failure(self) -> OperationError:
+        """Choose the error to raise: the first that is no mere consequence of another."""
+        numbers = sorted(self._failures)
+        causes = [n for n in numbers if self._failures[n].errno != errno.ECANCELED]
+        failure = self._failures[(causes or numbers)[0]]
+        failure.failures = {n: self._failures[n].errno or errno.EIO for n in numbers}
+        return failure

@@ -23,11 +23,13 @@ import trio
 from outcome import Value
 
 from uringio._ring.execute import breaks_chain, execute
+from uringio._ring.many import MANY_MAX
 from uringio.exceptions import BrokenError, ClosedError, UringioError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from uringio._ring.many import Many
     from uringio._ring.operations import Operation
     from uringio._ring.ring import RingLike
 
@@ -57,6 +59,7 @@ class Reactor(trio.abc.Instrument):
         self._waiting: dict[int, Callback] = {}
         self._idle = trio.lowlevel.ParkingLot()
         self._turn = trio.lowlevel.ParkingLot()
+        self._many_turn = trio.Semaphore(MANY_MAX)
         self._reaper = trio.CancelScope()
         self._stopped = trio.Event()
         self._failure: UringioError | None = None
@@ -145,6 +148,29 @@ class Reactor(trio.abc.Instrument):
         if cancelled is not None and not CANCELLED_RESULTS.isdisjoint(chain.results):
             cancelled()
         return chain.results
+
+    async def perform_many(self, many: Many) -> None:
+        """Await writes in no order, kept going by the ring; `many.results` say what became of each.
+
+        Up to MANY_MAX such calls run at a time, others wait their turn. A cancelled task begins no
+        more, and leaves when those in flight have ended, as in `perform`.
+        """
+        async with self._many_turn:
+            task = trio.lowlevel.current_task()
+            self._check_open()
+            token = self.ring.prepare_many(many)
+            self._waiting[token] = partial(_resume, task)
+            cancelled: RaiseCancel | None = None
+
+            def abort(raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
+                nonlocal cancelled
+                cancelled = raise_cancel
+                self.cancel(token)
+                return trio.lowlevel.Abort.FAILED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            if cancelled is not None and not CANCELLED_RESULTS.isdisjoint(many.results):
+                cancelled()
 
     async def perform_always(self, operation: Operation) -> int:
         """Await an operation that cleans up: also on a ring that is broken or closing.

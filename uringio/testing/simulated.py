@@ -28,7 +28,8 @@ from uringio._ring import libc
 from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import O_DIRECT, Opcode, Operation
-from uringio._ring.ring import Completion, OwnedRing
+from uringio._ring.ring import Completion
+from uringio._ring.software import SoftwareRing
 from uringio.exceptions import ClosedError
 from uringio.testing.faults import PLAIN
 
@@ -56,7 +57,7 @@ class _Chain:
     done: int = 0
 
 
-class SimulatedRing(OwnedRing):
+class SimulatedRing(SoftwareRing):
     """A ring for tests: the same `seed` and the same calls give the same completions.
 
     `faults` is the plan of what goes wrong, see `Fault`. `missing_opcodes` are operations that the
@@ -91,7 +92,6 @@ class SimulatedRing(OwnedRing):
         )
         self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.history: list[tuple[Operation, int]] = []
-        self.in_flight = 0
         self._random = random.Random(seed)  # noqa: S311  # reproducible is what it has to be
         self._faults = tuple(faults)
         self._perform = perform
@@ -101,7 +101,6 @@ class SimulatedRing(OwnedRing):
         self._submitted: list[_Chain] = []
         self._cancelled: set[int] = set()
         self._refusals = 0
-        self._next_token = 1
 
     @property
     def prepared(self) -> int:
@@ -112,24 +111,13 @@ class SimulatedRing(OwnedRing):
         """Whether it is not among the `missing_opcodes`."""
         return opcode not in self.features.missing_opcodes
 
-    def prepare(self, operation: Operation) -> int:
-        """Take one operation; the result is its token."""
-        return self.prepare_chain([operation])[0]
-
-    def prepare_chain(self, operations: Sequence[Operation]) -> range:
-        """Take soft-linked operations, all or none; the result is their tokens, in order."""
-        self._check_owner()
-        if not 1 <= len(operations) <= self.features.entries:
-            raise ValueError(f"a chain has 1 to {self.features.entries} operations")
-        tokens = range(self._next_token, self._next_token + len(operations))
-        self._next_token = tokens.stop
+    def _take(self, tokens: range, operations: Sequence[Operation]) -> None:
         self._prepared.append(_Chain(tokens, list(map(_hold, operations)), self._delay()))
-        self.in_flight += len(tokens)
-        return tokens
 
     def cancel(self, token: int) -> None:
         """Mark an operation that has not been done for -ECANCELED, or come too late."""
         self._check_owner()
+        self._cancel_many(token)
         for chain in (*self._prepared, *self._submitted):
             if token in chain.tokens[chain.done :] and self._random.random() < CANCEL_CHANCE:
                 self._cancelled.add(token)
@@ -162,7 +150,7 @@ class SimulatedRing(OwnedRing):
         self.in_flight -= len(completions)
         if self._submitted:
             os.eventfd_write(self.wakeup_fd, 1)
-        return completions
+        return self._settle(completions)
 
     def register(self, pool: BufferPool) -> None:
         """Take every slot for registered, so that fixed operations are what gets tested."""

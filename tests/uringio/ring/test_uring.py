@@ -391,12 +391,12 @@ def refuse(patch: pytest.MonkeyPatch, number: int, times: int) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(real, name)
 
-        def uringio_submit(self, ring: Any, records: Any, count: int, filled: Any) -> int:
+        def uringio_submit(self, *args: Any) -> int:
             nonlocal left
             if left == 0:
-                return int(real.uringio_submit(ring, records, count, filled))
+                return int(real.uringio_submit(*args))
             left -= 1
-            filled[0] = 0
+            args[-1][0] = 0
             return -number
 
     patch.setattr(module, "lib", Refusing())

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import uringio
-from uringio._trio.many import IN_FLIGHT_MAX
+from uringio._ring.many import IN_FLIGHT_MAX, MANY_MAX
 from uringio.lowlevel import Opcode, RingLike
 from uringio.testing import Fault, SimulatedRing
 
@@ -108,3 +108,57 @@ async def test_unaligned_pairs_are_copied_side_by_side(
         pairs = [(memoryview(odd)[i : i + 1000], i) for i in range(0, len(odd), 1000)]
         assert await file.pwrite_many(pairs) == len(data)
         assert await file.pread(len(data), 0) == data
+
+
+async def test_the_error_names_every_pair_that_was_not_written(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    """One result for each failure, and ECANCELED for what was not begun; the rest is written."""
+    fault = Fault(Opcode.WRITE, 300, result=-errno.ENOSPC)
+    raw = SimulatedRing(9, faults=[fault])
+    path, views = tmp_path / "file", blocks(COUNT)
+    async with open_simulated(raw) as ring, await ring.open(path, "w+") as file:
+        pairs: list[tuple[memoryview | bytes, int]] = [(v, i * BLOCK) for i, v in enumerate(views)]
+        pairs.append((b"odd", COUNT * BLOCK))
+        with pytest.raises(uringio.NoSpaceError) as caught:
+            await file.pwrite_many(pairs)
+    failures = caught.value.failures
+    assert list(failures.values()).count(errno.ENOSPC) == 1
+    assert set(failures.values()) == {errno.ENOSPC, errno.ECANCELED}
+    [failed] = [number for number, cause in failures.items() if cause == errno.ENOSPC]
+    assert caught.value.offset == failed * BLOCK
+    assert COUNT in failures, "what would have been copied was not begun"
+    assert len(failures) < COUNT
+    written = path.read_bytes().ljust((COUNT + 1) * BLOCK, b"\0")
+    for number, (view, offset) in enumerate(pairs):
+        if number not in failures:
+            assert written[offset : offset + len(view)] == view
+
+
+async def test_more_calls_than_run_at_a_time_wait_their_turn(
+    open_any: OpenAny, tmp_path: Path
+) -> None:
+    views = blocks(3 * MANY_MAX)
+    async with (
+        open_any() as ring,
+        await ring.open(tmp_path / "file", "w+") as file,
+        trio.open_nursery() as nursery,
+    ):
+        for i, view in enumerate(views):
+            nursery.start_soon(file.pwrite_many, [(view, i * BLOCK)])
+    assert (tmp_path / "file").read_bytes() == b"".join(views)
+
+
+async def test_pieces_of_every_kind_go_in_one_call(open_any: OpenAny, tmp_path: Path) -> None:
+    data = random.Random(4).randbytes(40 * BLOCK)
+    views = blocks(10)
+    for i, view in enumerate(views):
+        view[:] = data[i * BLOCK : (i + 1) * BLOCK]
+    pairs: list[tuple[memoryview | bytes, int]] = [(v, i * BLOCK) for i, v in enumerate(views)]
+    pairs += [(data[i * BLOCK : (i + 1) * BLOCK], i * BLOCK) for i in range(10, 20)]
+    pairs += [(data[i : i + 1000], i) for i in range(20 * BLOCK, 40 * BLOCK, 1000)]
+    pairs += [(b"", 5), (b"", 0)]
+    random.Random(5).shuffle(pairs)
+    async with open_any() as ring, await ring.open(tmp_path / "file", "w+") as file:
+        assert await file.pwrite_many(pairs) == sum(len(view) for view, _ in pairs)
+    assert (tmp_path / "file").read_bytes()[: 40 * BLOCK] == data

@@ -1,0 +1,211 @@
+"""Many writes as arrays: every ring keeps them going by itself, and tells the result of each."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import random
+from array import array
+from typing import TYPE_CHECKING
+
+import pytest
+
+from uringio._ring import many as module
+from uringio._ring.many import (
+    IN_FLIGHT_MAX,
+    MANY_MAX,
+    NOT_BEGUN,
+    Many,
+    addresses_of,
+    all_multiples,
+)
+from uringio.lowlevel import BufferPool, Opcode, Operation, RingLike, operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.uringio.conftest import Finish
+
+COUNT = 3 * IN_FLIGHT_MAX + 7
+
+
+def many_of(fd: int, views: Sequence[memoryview], offsets: Sequence[int], flags: int = 0) -> Many:
+    lengths = array("i", map(len, views))
+    return Many(fd, flags, views, addresses_of(views), lengths, array("q", offsets))
+
+
+def pieces(count: int, length: int = 100) -> list[memoryview]:
+    memory = memoryview(bytearray(random.Random(1).randbytes(count * length)))
+    return [memory[i * length : (i + 1) * length] for i in range(count)]
+
+
+def test_all_are_written_and_one_completion_says_so(
+    ring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    views = pieces(COUNT)
+    offsets = [i * 100 for i in range(COUNT)]
+    random.Random(2).shuffle(offsets)
+    many = many_of(descriptor, views, offsets)
+    token = ring.prepare_many(many)
+    assert ring.in_flight >= 1
+    assert ring.prepared >= 1
+    assert finish(ring) == {token: 0}
+    assert many.results == many.lengths
+    for view, offset in zip(views, offsets, strict=True):
+        assert os.pread(descriptor, 100, offset) == view
+
+
+def test_they_run_beside_others_and_beside_one_another(
+    ring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    views = pieces(COUNT)
+    thirds = [range(n, COUNT, 3) for n in range(3)]
+    batches = [many_of(descriptor, [views[i] for i in t], [i * 100 for i in t]) for t in thirds]
+    expected = {ring.prepare_many(many): 0 for many in batches}
+    expected[ring.prepare(Operation(Opcode.NOP))] = 0
+    chain = [operations.write(descriptor, b"end", COUNT * 100, 3), operations.fsync(descriptor)]
+    expected.update(zip(ring.prepare_chain(chain), (3, 0), strict=True))
+    assert finish(ring) == expected
+    assert os.pread(descriptor, COUNT * 200, 0) == b"".join(views) + b"end"
+
+
+def test_as_many_as_may_run_at_a_time_do(ring: RingLike, finish: Finish, descriptor: int) -> None:
+    views = pieces(MANY_MAX * 20)
+    tokens = set()
+    for n in range(MANY_MAX):
+        numbers = range(n * 20, n * 20 + 20)
+        own = [views[i] for i in numbers]
+        tokens.add(ring.prepare_many(many_of(descriptor, own, [i * 100 for i in numbers])))
+    assert set(finish(ring)) == tokens
+    assert os.pread(descriptor, len(views) * 100, 0) == b"".join(views)
+    again = many_of(descriptor, views[:1], [0])
+    assert finish(ring) == {}
+    token = ring.prepare_many(again)
+    assert finish(ring) == {token: 0}
+
+
+def test_after_an_error_no_more_are_begun_and_each_result_says_how_it_went(
+    ring: RingLike, finish: Finish
+) -> None:
+    reading = os.open("/dev/null", os.O_RDONLY)
+    many = many_of(reading, pieces(COUNT), range(COUNT))
+    token = ring.prepare_many(many)
+    assert finish(ring) == {token: 0}
+    os.close(reading)
+    assert -errno.EBADF in many.results
+    assert set(many.results) == {-errno.EBADF, NOT_BEGUN}
+    assert many.results[-1] == NOT_BEGUN
+
+
+def test_a_cancel_begins_no_more_and_the_token_completes(
+    ring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    many = many_of(descriptor, pieces(COUNT), [i * 100 for i in range(COUNT)])
+    token = ring.prepare_many(many)
+    ring.cancel(token)
+    ring.cancel(token)
+    assert finish(ring)[token] == 0
+    assert set(many.results) <= {100, NOT_BEGUN}
+    assert NOT_BEGUN in many.results
+    ring.cancel(token)  # too late: hits nothing
+    again = many_of(descriptor, pieces(3), [0, 100, 200])
+    token = ring.prepare_many(again)
+    assert finish(ring) == {token: 0}
+    assert again.results == again.lengths
+
+
+def test_a_cancel_in_their_midst_ends_those_in_flight(
+    ring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    many = many_of(descriptor, pieces(COUNT), [i * 100 for i in range(COUNT)])
+    token = ring.prepare_many(many)
+    ring.submit()
+    ring.cancel(token)
+    assert finish(ring)[token] == 0
+    assert set(many.results) <= {100, NOT_BEGUN, -errno.EINTR}
+
+
+@pytest.mark.parametrize("kind", ["io_uring", "threads", "simulated-1"])
+def test_a_short_queue_only_takes_longer(
+    new_ring: Callable[..., RingLike], finish: Finish, descriptor: int, kind: str
+) -> None:
+    ring = new_ring(kind, 8)
+    many = many_of(descriptor, pieces(100), [i * 100 for i in range(100)])
+    token = ring.prepare_many(many)
+    for _ in range(8):
+        ring.prepare(Operation(Opcode.NOP))
+    assert finish(ring)[token] == 0
+    assert many.results == many.lengths
+
+
+def dropped(slot: memoryview, pool: BufferPool) -> None:
+    """Take the pages of a slot away: what is registered keeps them, plain memory reads as zeros."""
+    start = (pool.address - pool_start(pool)) + slot_offset(slot, pool)
+    pool._map.madvise(mmap.MADV_DONTNEED, start, len(slot))
+
+
+def pool_start(pool: BufferPool) -> int:
+    return addresses_of([memoryview(pool._map)])[0]
+
+
+def slot_offset(slot: memoryview, pool: BufferPool) -> int:
+    return addresses_of([slot])[0] - pool.address
+
+
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_memory_of_a_registered_slot_is_recognised(
+    uring: RingLike, finish: Finish, descriptor: int, how: str
+) -> None:
+    """A fixed operation reads the pages that were registered, whatever is mapped there by now."""
+    pool = BufferPool(2, 8192)
+    uring.register(pool)
+    slot = pool.slots[1]
+    assert slot.buffer_index == 1
+    slot.memory[:] = b"x" * 8192
+    piece = slot.memory[4096:8192]
+    dropped(piece, pool)
+    assert piece[0] == 0
+    if how == "one":
+        uring.prepare(operations.write(descriptor, piece, 0, 4096))
+    else:
+        uring.prepare_many(many_of(descriptor, [piece], [0]))
+    finish(uring)
+    assert os.pread(descriptor, 8192, 0) == b"x" * 4096
+
+
+def test_memory_that_lies_in_two_slots_is_plain_memory(
+    uring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    pool = BufferPool(2, 4096)
+    uring.register(pool)
+    pool.slots[0].memory[:] = b"a" * 4096
+    pool.slots[1].memory[:] = b"b" * 4096
+    both = pool._memory[2048:6144]
+    many = many_of(descriptor, [both], [0])
+    uring.prepare(operations.write(descriptor, both, 4096, 4096))
+    uring.prepare_many(many)
+    finish(uring)
+    assert os.pread(descriptor, 8192, 0) == (b"a" * 2048 + b"b" * 2048) * 2
+
+
+@pytest.mark.parametrize("binding", [True, False])
+def test_addresses_are_those_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, *, binding: bool
+) -> None:
+    if not binding:
+        monkeypatch.setattr(module, "ffi", None)
+    elif module.ffi is None:
+        pytest.skip("the binding is not built")
+    memory = memoryview(mmap.mmap(-1, 8192))
+    first, second, constant = addresses_of([memory, memory[4097:], memoryview(bytes(9))])
+    assert first % 4096 == 0
+    assert second == first + 4097
+    assert constant % 2 == 1 or binding
+
+
+def test_multiples_are_told_from_others() -> None:
+    assert all_multiples([0, 4096, 1 << 40], 4096)
+    assert not all_multiples([0, 4096, 512], 4096)
+    assert all_multiples([3, 5], 1)
+    assert all_multiples([], 4096)
