@@ -166,3 +166,68 @@ async def test_a_chunk_that_stops_in_its_first_block_names_what_stopped_it(
                 await writer.write(bytes(16 * KIB))
                 await writer.flush()
     assert (caught.value.errno, caught.value.offset) == (errno.EDQUOT, 512)
+
+
+FINISHED_CHAIN = """
+import mmap, os, resource, signal, sys
+import trio, uringio
+from uringio.lowlevel import operations, run_steps
+from uringio._trio.publish import Step
+
+path, direct = sys.argv[1], sys.argv[2]
+memory = memoryview(mmap.mmap(-1, 64 << 10))
+memory[:] = b"x" * len(memory)
+header = memoryview(mmap.mmap(-1, 4096))
+header[:] = b"h" * 4096
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+unlimited = resource.RLIM_INFINITY
+
+class Relaxing:
+    \"\"\"The reactor, with the limit gone once it has cut a write short.\"\"\"
+
+    async def perform_chain(self, chain):
+        results = await reactor.perform_chain(chain)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        print([op.opcode.name for op in chain], results)
+        return results
+
+async def main():
+    global reactor
+    async with (
+        uringio.open_ring(slots=2, slot_bytes=64 << 10, backend=sys.argv[3]) as ring,
+        await ring.open(path, "w+", direct=direct) as file,
+    ):
+        reactor, fd = ring.reactor, file.fileno()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16896, unlimited))
+        steps = [
+            Step(operations.fsync(fd), path),
+            Step(operations.write(fd, memory, 4096, len(memory)), path),
+            Step(operations.fsync(fd, data_only=True), path),
+            Step(operations.write(fd, header, 0, 4096), path),
+            Step(operations.fsync(fd), path),
+        ]
+        print(await run_steps(Relaxing(), steps))
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("backend", ["io_uring", "threads"])
+@pytest.mark.parametrize("direct", ["require", "never"])
+def test_a_chain_cut_by_a_true_short_write_is_finished_in_order(
+    run_python: RunPython, tmp_path: Path, backend: str, direct: str
+) -> None:
+    """The rest of the write goes first, then what was linked behind it, as one chain again."""
+    if backend == "io_uring" and not uringio.probe().available:
+        pytest.skip(uringio.probe().reason)
+    path = tmp_path / "file"
+    first, second, count = run_python(FINISHED_CHAIN, path, direct, backend).stdout.splitlines()
+    cancelled = -errno.ECANCELED
+    assert first == (
+        f"['FSYNC', 'WRITE', 'FSYNC', 'WRITE', 'FSYNC'] "
+        f"{[0, 12800, cancelled, cancelled, cancelled]}"
+    )
+    rest = 64 * KIB - 12800 // 4096 * 4096  # from the last whole block: it is written again
+    assert second == f"['WRITE', 'FSYNC', 'WRITE', 'FSYNC'] {[rest, 0, 4096, 0]}"
+    assert count == "1"
+    assert path.read_bytes() == b"h" * 4096 + b"x" * 64 * KIB
