@@ -60,6 +60,7 @@ class Operation:
     `offset` and `length` are in bytes. `data` is the memory of a read or write; it must stay as it
     is until the completion. `buffer_index` is its registered buffer, for fixed operations.
     `path` and `other_path` are relative to `fd` and `other_fd`, as in the *at() system calls.
+    `address` is that of `data` where it is known (0: the ring finds out); of a cancel, the token.
     """
 
     opcode: Opcode
@@ -73,6 +74,7 @@ class Operation:
     path: bytes = b""
     other_fd: int = -1
     other_path: bytes = b""
+    address: int = 0
 
 
 def _encode(path: str) -> bytes:

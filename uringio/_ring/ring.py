@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from uringio.exceptions import ClosedError, ForkedError, WrongThreadError
 
@@ -31,11 +31,9 @@ if TYPE_CHECKING:
     from uringio._ring.pool import BufferPool
 
 
-class Completion(NamedTuple):
-    """What became of one operation: `result` is the system call's value, or -errno."""
-
-    token: int
-    result: int
+Completion = tuple[int, int]
+"""What became of one operation: its token, and the system call's value or -errno. A plain tuple:
+there is one for every operation, and a named one takes longer to make than to use."""
 
 
 class RingLike(Protocol):

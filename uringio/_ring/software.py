@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from uringio._ring.many import IN_FLIGHT_MAX
 from uringio._ring.operations import write
-from uringio._ring.ring import Completion, OwnedRing
+from uringio._ring.ring import OwnedRing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uringio._ring.many import Many
     from uringio._ring.operations import Operation
+    from uringio._ring.ring import Completion
 
 
 @dataclass(slots=True)
@@ -92,12 +93,12 @@ class SoftwareRing(OwnedRing):
         for token, result in completions:
             run = self._runs.pop(token, None)
             if run is None:
-                others.append(Completion(token, result))
+                others.append((token, result))
                 continue
             run.many.results[run.tokens.pop(token)] = result
             run.stop = run.stop or result <= 0
             self._fill(run)
             if not run.tokens:
                 self.in_flight -= 1
-                others.append(Completion(run.token, 0))
+                others.append((run.token, 0))
         return others

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from uringio._ring.execute import CALLS, execute_chain
 from uringio._ring.features import RingFeatures
-from uringio._ring.ring import Completion
 from uringio._ring.software import SoftwareRing
 from uringio.exceptions import ClosedError
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from uringio._ring.operations import Opcode, Operation
     from uringio._ring.pool import BufferPool
+    from uringio._ring.ring import Completion
 
 WORKERS = 4
 """Threads, and so system calls at a time: one writes, one syncs, two overlap them. More of them
@@ -109,7 +109,7 @@ class ThreadRing(SoftwareRing):
         self._complete(tokens, execute_chain(operations))
 
     def _complete(self, tokens: range, results: list[int]) -> None:
-        self._completed.extend(map(Completion, tokens, results))
+        self._completed.extend(zip(tokens, results, strict=True))
         with contextlib.suppress(BlockingIOError):  # a full pipe is readable already
             os.write(self._wake_fd, (1).to_bytes(8, "little"))
 

@@ -25,7 +25,7 @@ from uringio._ring import libc
 from uringio._ring.beside import Beside
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
-from uringio._ring.ring import Completion, OwnedRing
+from uringio._ring.ring import OwnedRing
 from uringio._ring.unavailable import reason, why_unavailable
 from uringio.exceptions import BrokenError, ClosedError, UnavailableError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from uringio._ring.many import Many
     from uringio._ring.pool import BufferPool
+    from uringio._ring.ring import Completion
 
 lib: Any = _binding.lib
 ffi: Any = _binding.ffi
@@ -60,8 +61,9 @@ ENTRIES_MIN, ENTRIES_MAX = 8, 4096
 RECORD = struct.Struct("=BBHiQQIIQ")
 """struct uringio_record: opcode, sqe_flags, buffer_index, fd, offset, address, length, op_flags,
 token."""
-COMPLETION = struct.Struct("=QiI")
-"""struct uringio_completion: token, result, flags."""
+RECORD_BYTES, _pack_into = RECORD.size, RECORD.pack_into
+COMPLETION = struct.Struct("=Qi4x")
+"""struct uringio_completion: token, result (and flags, which nobody needs)."""
 
 BROKEN_AFTER_REFUSALS = 10_000
 """Submits in a row that the kernel refuses with EAGAIN or EBUSY before the ring counts as broken:
@@ -149,7 +151,8 @@ class UringRing(OwnedRing):
     def prepare(self, operation: Operation) -> int:
         """Take one operation; the result is its token."""
         self._check_owner()
-        self._make_room(1)
+        if self._batched == self.features.entries:
+            self._make_room(1)
         return self._add(operation, 0)
 
     def prepare_chain(self, operations: Sequence[Operation]) -> range:
@@ -191,7 +194,7 @@ class UringRing(OwnedRing):
             os.eventfd_write(self.wakeup_fd, 1)  # nothing else would, if none was begun
         for target in targets:
             self._make_room(1)
-            self._pack(Opcode.ASYNC_CANCEL, 0, 0, -1, 0, target, 0, 0, None)
+            self._add(Operation(Opcode.ASYNC_CANCEL, address=target), 0)
 
     def submit(self) -> int:
         """Hand over what was prepared; the result counts what must wait for a later call.
@@ -240,10 +243,11 @@ class UringRing(OwnedRing):
         if self._more[0]:  # others get their turn first: the event loop comes back
             os.eventfd_write(self.wakeup_fd, 1)
         reaped = memoryview(self._reaped)[: count * COMPLETION.size]
-        completions = [
-            Completion(token, result)
-            for token, result, _ in COMPLETION.iter_unpack(reaped)
-            if self._held.pop(token) is not None  # None: a cancel, of interest to nobody
+        held = self._held
+        completions: list[Completion] = [
+            completion
+            for completion in COMPLETION.iter_unpack(reaped)
+            if held.pop(completion[0]) is not None  # None: a cancel, of interest to nobody
         ]
         if self._many:
             self._left_in_queue = lib.io_uring_sq_ready(self._ring)
@@ -294,16 +298,19 @@ class UringRing(OwnedRing):
     def _add(self, op: Operation, sqe_flags: int) -> int:
         """Turn an Operation into a record, as liburing's io_uring_prep_*() functions lay it out."""
         opcode = op.opcode
-        offset, address, length = op.offset, 0, op.length
+        offset, address, length = op.offset, op.address, op.length
         kept: object = op
         if op.data is not None:
-            memory = ffi.from_buffer(op.data)
-            address = int(ffi.cast("uintptr_t", memory))
-            kept = (op, memory)
+            if not address:
+                memory = ffi.from_buffer(op.data)
+                address = int(ffi.cast("uintptr_t", memory))
+                kept = (op, memory)
         elif opcode is Opcode.FALLOCATE:
             address, length = op.length, op.mode
         elif opcode is Opcode.FTRUNCATE:
             offset, length = op.length, 0
+        elif opcode is Opcode.ASYNC_CANCEL:
+            kept = None
         elif op.path:
             path = ffi.new("char[]", op.path)
             address = int(ffi.cast("uintptr_t", path))
@@ -320,37 +327,13 @@ class UringRing(OwnedRing):
                 offset = int(ffi.cast("uintptr_t", other))
             kept = (op, path, other)
         flags = 0 if opcode is Opcode.OPENAT2 else op.flags
-        index = max(op.buffer_index, 0)
-        return self._pack(opcode, sqe_flags, index, op.fd, offset, address, length, flags, kept)
-
-    def _pack(
-        self,
-        opcode: int,
-        sqe_flags: int,
-        index: int,
-        fd: int,
-        offset: int,
-        address: int,
-        length: int,
-        op_flags: int,
-        kept: object,
-    ) -> int:
+        index = max(0, op.buffer_index)
         token = self._next_token
-        self._next_token += 1
-        at = self._batched * RECORD.size
-        RECORD.pack_into(
-            self._batch,
-            at,
-            opcode,
-            sqe_flags,
-            index,
-            fd,
-            offset,
-            address,
-            length,
-            op_flags,
-            token,
+        at = self._batched * RECORD_BYTES
+        _pack_into(
+            self._batch, at, opcode, sqe_flags, index, op.fd, offset, address, length, flags, token
         )
+        self._next_token = token + 1
         self._batched += 1
         self._held[token] = kept
         return token

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
 
+_address_of, _one_byte = ctypes.addressof, ctypes.c_char.from_buffer
+
 
 class FileAccess:
     """The ways to the disk of one open file, and how many bytes went each of them."""
@@ -76,11 +78,37 @@ class FileAccess:
             return True
         if view.readonly:
             return False  # bytes objects start 32 bytes into their allocation
-        return not ctypes.addressof(ctypes.c_char.from_buffer(view)) & self._memory_mask
+        return not _address_of(_one_byte(view)) & self._memory_mask
 
     def is_straight(self, view: memoryview, offset: int) -> bool:
         """Whether the view can be written as it is."""
         return self.is_block(offset, len(view)) and self.is_aligned(view)
+
+    def straight(self, view: memoryview, offset: int, flags: int) -> Operation | None:
+        """Make the one operation that writes a view as it is, or None if it takes more than that.
+
+        Every small write passes here: what can be left out is.
+        """
+        length = len(view)
+        address = 0
+        if (
+            (offset | length) & self._block_mask
+            or offset < 0
+            or not 0 < length <= LENGTH_MAX
+            or flags & RWF_ATOMIC
+        ):
+            return None
+        if self._memory_mask:
+            if view.readonly:
+                return None
+            address = _address_of(_one_byte(view))
+            if address & self._memory_mask:
+                return None
+        elif self.file.uncached:
+            flags |= buffered_flags(length, uncached=True)
+        return Operation(
+            Opcode.WRITE, self.file.fd, offset, length, view, -1, flags, address=address
+        )
 
     def straight_flags(self, length: int, flags: int) -> int:
         """Tell the flags of writes that go straight, `length` bytes or longer."""

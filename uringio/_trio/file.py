@@ -50,7 +50,7 @@ class UringFile:
     def __init__(self, reactor: Reactor, slots: SlotQueue, file: OpenFile) -> None:
         self._reactor = reactor
         self._access = FileAccess(reactor, slots, file)
-        self._using = 0
+        self._call = _Call(self)
         self._unused = trio.lowlevel.ParkingLot()
         self._open = True
         self.path = file.path
@@ -101,13 +101,21 @@ class UringFile:
         length must be a power of two within `atomic_write_bytes` and divide the offset, else
         `ValueError`; `UnavailableError` where there is no such thing. It is not durable by itself.
         """
-        with _Using(self):
+        with self._call:
+            access = self._access
             view = memoryview(data).cast("B")
-            flags = promise_flags(durable=durable, atomic=atomic)
-            self._access.check(view, offset, flags)
-            if len(view):
-                await self._access.write(view, offset, flags)
+            flags = promise_flags(durable=durable, atomic=atomic) if durable or atomic else 0
+            operation = access.straight(view, offset, flags)
+            if operation is not None:
+                result = await self._reactor.perform(operation)
+                if result != operation.length:
+                    await access.finish(operation, result)
+                access.count(operation.fd, operation.flags, operation.length)
+            elif len(view):
+                access.check(view, offset, flags)
+                await access.write(view, offset, flags)
             else:
+                access.check(view, offset, flags)
                 await trio.lowlevel.checkpoint()
             return len(view)
 
@@ -127,7 +135,7 @@ class UringFile:
         not begun). All others were. `durable` and `atomic` are promises of each write, as in
         `pwrite`.
         """
-        with _Using(self):
+        with self._call:
             promises = promise_flags(durable=durable, atomic=atomic)
             return await ManyWrites(self._access, pairs, promises).run()
 
@@ -147,7 +155,7 @@ class UringFile:
         """
         chain = Chain(self.path, self.fileno(), self._chain_flags)
         yield chain
-        with _Using(self):
+        with self._call:
             await run_chain(self._reactor, chain)
         for operation in (step.operation for step in chain.steps):
             if operation.data is not None:
@@ -155,7 +163,7 @@ class UringFile:
 
     async def pread_into(self, data: Buffer, offset: int) -> int:
         """Read into writable memory from `offset`; the result is the length, short at the end."""
-        with _Using(self):
+        with self._call:
             view = memoryview(data).cast("B")
             if view.readonly:
                 raise TypeError("pread_into needs writable memory: a bytearray, an mmap, a slot")
@@ -197,7 +205,7 @@ class UringFile:
         Writes still in flight are not covered. Raises `OperationError`; do not call it again after
         an error: the kernel has forgotten which pages it lost, and would say 0.
         """
-        with _Using(self):
+        with self._call:
             result = await self._reactor.perform(
                 operations.fsync(self._access.file.fd, data_only=data_only)
             )
@@ -210,7 +218,7 @@ class UringFile:
             return
         self._open = False
         with trio.CancelScope(shield=True):
-            while self._using:
+            while self._call.count:
                 await self._unused.park()
             for fd in self._access.descriptors():
                 await self._reactor.perform_always(operations.close(fd))
@@ -227,20 +235,21 @@ class UringFile:
         return self._access.straight_flags(len(view), flags)
 
 
-class _Using:
-    """Counts the calls under way, so that a close waits for them."""
+class _Call:
+    """Counts the calls under way, so that a close waits for them. One for all calls of a file."""
 
-    __slots__ = ("file",)
+    __slots__ = ("count", "file")
 
     def __init__(self, file: UringFile) -> None:
         self.file = file
+        self.count = 0
 
     def __enter__(self) -> None:
         if not self.file._open:  # noqa: SLF001  # UringFile's own other half
             raise ClosedError(f"{self.file.path} is closed")
-        self.file._using += 1  # noqa: SLF001
+        self.count += 1
 
     def __exit__(self, *_: object) -> None:
-        self.file._using -= 1  # noqa: SLF001
-        if not self.file._using:  # noqa: SLF001
+        self.count -= 1
+        if not self.count:
             self.file._unused.unpark_all()  # noqa: SLF001

@@ -24,6 +24,7 @@ from outcome import Value
 
 from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.many import MANY_MAX
+from uringio._ring.operations import Opcode
 from uringio.exceptions import BrokenError, ClosedError, UringioError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ write has failed; its memory is then leaked, since freeing it could let the disk
 CANCELLED_RESULTS = frozenset({-errno.ECANCELED, -errno.EINTR})
 """What an operation says that was ended early: before it began, or in a kernel worker."""
 
+_reschedule = trio.lowlevel.reschedule
+
 _leaked: list[object] = []
 """Rings and pools that could not be closed: kept for the life of the process."""
 
@@ -59,6 +62,7 @@ class Reactor(trio.abc.Instrument):
         self._waiting: dict[int, Callback] = {}
         self._idle = trio.lowlevel.ParkingLot()
         self._turn = trio.lowlevel.ParkingLot()
+        self._lacking = frozenset(opcode for opcode in Opcode if not ring.supports(opcode))
         self._many_turn = trio.Semaphore(MANY_MAX)
         self._reaper = trio.CancelScope()
         self._stopped = trio.Event()
@@ -101,9 +105,11 @@ class Reactor(trio.abc.Instrument):
         because until then the memory is the kernel's. If the operation was done by then, its
         result is returned and the cancellation is delivered at the next checkpoint.
         """
-        if not self.ring.supports(operation.opcode):
+        if operation.opcode in self._lacking:
             return await trio.to_thread.run_sync(execute, operation)
-        await self._wait_turn(1)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if len(self._waiting) >= IN_FLIGHT_MAX:
+            await self._wait_turn(1)
         task = trio.lowlevel.current_task()
         token = self.start(operation, partial(_resume, task))
         cancelled: RaiseCancel | None = None
@@ -126,8 +132,9 @@ class Reactor(trio.abc.Instrument):
         lacks one of the operations, they are done one by one with the same outcome. A cancelled
         task leaves when all have completed, as in `perform`.
         """
-        if not all(self.ring.supports(operation.opcode) for operation in operations):
+        if any(operation.opcode in self._lacking for operation in operations):
             return await self._perform_one_by_one(operations)
+        await trio.lowlevel.checkpoint_if_cancelled()
         await self._wait_turn(len(operations))
         task = trio.lowlevel.current_task()
         chain = _Chain(len(operations), partial(_resume, task))
@@ -186,7 +193,6 @@ class Reactor(trio.abc.Instrument):
         return result
 
     async def _wait_turn(self, count: int) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
         while self._waiting and len(self._waiting) + count > IN_FLIGHT_MAX:
             await self._turn.park()
 
@@ -307,4 +313,4 @@ class _Chain:
 
 
 def _resume(task: trio.lowlevel.Task, result: int) -> None:
-    trio.lowlevel.reschedule(task, Value(result))
+    _reschedule(task, Value(result))

@@ -28,7 +28,6 @@ from uringio._ring import libc
 from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import O_DIRECT, Opcode, Operation
-from uringio._ring.ring import Completion
 from uringio._ring.software import SoftwareRing
 from uringio.exceptions import ClosedError
 from uringio.testing.faults import PLAIN
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from uringio._ring.pool import BufferPool
+    from uringio._ring.ring import Completion
     from uringio.testing.faults import Fault
 
 REAPS_MAX = 3
@@ -178,7 +178,7 @@ class SimulatedRing(SoftwareRing):
         # Without its memory: a history must not keep a pool alive.
         self.history += zip((replace(op, data=None) for op in members), results, strict=True)
         chain.operations[first : chain.done] = [Operation(Opcode.NOP)] * len(results)
-        return list(map(Completion, chain.tokens[first : chain.done], results))
+        return list(zip(chain.tokens[first : chain.done], results, strict=True))
 
     def _result(self, token: int, operation: Operation) -> int:
         opcode, fd = PLAIN.get(operation.opcode, operation.opcode), operation.fd
