@@ -78,7 +78,7 @@ class Reactor(trio.abc.Instrument):
 
     @property
     def in_flight(self) -> int:
-        """Operations started here whose completion has not come."""
+        """Operations started here whose completion has not come; many writes count as one."""
         return len(self._waiting)
 
     def start(self, operation: Operation, callback: Callback) -> int:
@@ -175,7 +175,9 @@ class Reactor(trio.abc.Instrument):
                 self.cancel(token)
                 return trio.lowlevel.Abort.FAILED
 
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            result = await trio.lowlevel.wait_task_rescheduled(abort)
+            if result < 0:  # the ring gave up: what was written of them nobody knows
+                self._check_open()
             if cancelled is not None and not CANCELLED_RESULTS.isdisjoint(many.results):
                 cancelled()
 

@@ -162,3 +162,19 @@ async def test_pieces_of_every_kind_go_in_one_call(open_any: OpenAny, tmp_path: 
     async with open_any() as ring, await ring.open(tmp_path / "file", "w+") as file:
         assert await file.pwrite_many(pairs) == sum(len(view) for view, _ in pairs)
     assert (tmp_path / "file").read_bytes()[: 40 * BLOCK] == data
+
+
+async def test_a_ring_that_breaks_says_so(open_simulated: OpenRaw, tmp_path: Path) -> None:
+    class Breaking(SimulatedRing):
+        def submit(self) -> int:
+            if len(self._runs) > 1:
+                raise uringio.BrokenError("the kernel is gone")
+            return super().submit()
+
+    pairs = [(view, i * BLOCK) for i, view in enumerate(blocks(3))]
+    with pytest.warns(ResourceWarning, match="did not give"):
+        async with open_simulated(Breaking(1)) as ring:
+            file = await ring.open(tmp_path / "file", "w+")
+            with pytest.raises(uringio.BrokenError, match="the kernel is gone"):
+                await file.pwrite_many(pairs)
+            await file.aclose()
