@@ -32,6 +32,11 @@ STATX_DIO_OFFSET = 152
 STATX_ATOMIC_OFFSET = 168
 """stx_atomic_write_unit_min and stx_atomic_write_unit_max, two u32."""
 
+STATX_INO, STATX_BTIME = 0x100, 0x800
+STATX_INO_OFFSET = 32
+STATX_BTIME_OFFSET = 80
+"""stx_ino, u64, and stx_btime, an i64 of seconds and a u32 of nanoseconds."""
+
 I64, U64 = ctypes.c_int64, ctypes.c_uint64
 
 
@@ -92,3 +97,27 @@ def _statx_pair(fd: int, asked: int, at: int) -> tuple[int, int] | None:
         return None
     first, second = struct.unpack_from("=II", answer, at)
     return first, second
+
+
+class FileIdentity(NamedTuple):
+    """What tells a file from every other of its file system, also from one that gets its number.
+
+    The inode number, and the time that inode was made (seconds and nanoseconds).
+    """
+
+    inode: int
+    birth_s: int
+    birth_ns: int
+
+
+def statx_identity(fd: int) -> FileIdentity | None:
+    """Tell an open file's identity (statx(2)), or None where no time of birth is kept."""
+    answer = ctypes.create_string_buffer(STATX_BYTES)
+    wanted = STATX_INO | STATX_BTIME
+    if _call("statx", fd, b"", AT_EMPTY_PATH, wanted, answer) < 0:
+        return None
+    (mask,) = struct.unpack_from("=I", answer, STATX_MASK_OFFSET)
+    if mask & wanted != wanted:
+        return None
+    (inode,) = struct.unpack_from("=Q", answer, STATX_INO_OFFSET)
+    return FileIdentity(inode, *struct.unpack_from("=qI", answer, STATX_BTIME_OFFSET))
