@@ -5,6 +5,8 @@ from uringio._ring.pool import Slot
 from uringio._ring.probe import Probe, probe
 from uringio._trio.file import UringFile
 from uringio._trio.modes import FileStatistics
+from uringio._trio.recovery import Recovered
+from uringio._trio.replace_steps import Replaced
 from uringio._trio.rings import Ring, RingStatistics, open_ring, write_file
 from uringio._trio.writer import BulkWriter, Receipt
 from uringio.exceptions import (
@@ -15,6 +17,7 @@ from uringio.exceptions import (
     IncompleteError,
     NoSpaceError,
     OperationError,
+    PendingReplaceError,
     TargetExistsError,
     TargetMissingError,
     UnavailableError,
@@ -32,8 +35,11 @@ __all__ = [
     "IncompleteError",
     "NoSpaceError",
     "OperationError",
+    "PendingReplaceError",
     "Probe",
     "Receipt",
+    "Recovered",
+    "Replaced",
     "Ring",
     "RingFeatures",
     "RingStatistics",

@@ -78,6 +78,27 @@ class NoSpaceError(OperationError):
     """The disk, the quota or the process's file size limit is full (ENOSPC, EDQUOT, EFBIG)."""
 
 
+class PendingReplaceError(OperationError):
+    """A replace that has begun and is not known to have ended: only `Ring.open` settles it.
+
+    `errno`, `operation`, `path` and `offset` say what failed, `hint` what the range holds until
+    then. The journal that holds the new bytes is still beside the file: the next `Ring.open` of the
+    file completes the replace, or refuses with this error again. Whoever reads the range before may
+    see old and new bytes mixed.
+    """
+
+    def again(self) -> PendingReplaceError:
+        """Make an equal error for a later caller."""
+        return PendingReplaceError(*self._arguments())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (PendingReplaceError, self._arguments())
+
+    def _arguments(self) -> tuple[int, str, str, int | None, int | None, str]:
+        number = self.errno or errno.EIO
+        return number, self.operation, self.path, self.offset, self.length, self.hint
+
+
 CLASSES: dict[int, type[OperationError]] = {
     errno.EEXIST: TargetExistsError,
     errno.ENOENT: TargetMissingError,

@@ -14,6 +14,7 @@ from uringio._trio.access import FileAccess
 from uringio._trio.chain import Chain, run_chain
 from uringio._trio.many import ManyWrites
 from uringio._trio.modes import promise_flags
+from uringio._trio.replacing import Replacing
 from uringio.exceptions import ClosedError, operation_error
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from uringio._trio.modes import FileStatistics
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
+    from uringio._trio.recovery import Recovered
+    from uringio._trio.replace_steps import Replaced
     from uringio._trio.slots import SlotQueue
 
 MODES = {
@@ -45,9 +48,16 @@ class UringFile:
     is copied through slots, and what does not start and end on a block goes through the page cache.
     `cache` is "direct", or how big writes go through the page cache: "uncached" (and out of it at
     once, from 256 KiB, where the file system can) or "cached"; `statistics` counts what went where.
+    `recovered` tells of replaces that a crash broke off and that the open has ended.
     """
 
-    def __init__(self, reactor: Reactor, slots: SlotQueue, file: OpenFile) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        slots: SlotQueue,
+        file: OpenFile,
+        recovered: tuple[Recovered, ...] = (),
+    ) -> None:
         self._reactor = reactor
         self._access = FileAccess(reactor, slots, file)
         self._call = _Call(self)
@@ -56,6 +66,8 @@ class UringFile:
         self.path = file.path
         self.direct = file.direct
         self.cache = file.cache
+        self.recovered = recovered
+        self._replacing = Replacing(reactor, slots, file, self._access.buffered)
 
     async def __aenter__(self) -> Self:
         """Nothing more to do: the file is open."""
@@ -198,6 +210,27 @@ class UringFile:
         data = bytearray(length)
         done = await self.pread_into(data, offset)
         return bytes(data[:done])
+
+    async def replace(self, offset: int, data: Buffer, *, verify: bool = True) -> Replaced:
+        """Overwrite the range at `offset` so that a crash leaves its old bytes or its new ones.
+
+        Of any alignment, 1 GiB at the most, and inside the file: it never gets longer. On return
+        the new bytes are durable and, with `verify`, were read back from the device and compared by
+        CRC32C. `data` must not change before that. Overlapping replaces are ordered, others go side
+        by side. A journal of the range's size lies beside the file meanwhile, and the next
+        `Ring.open` of the file ends what a crash broke off (see `recovered`): use nothing else on
+        the file before. Only for the file's owner or root, and a file of one name.
+
+        Raises `PendingReplaceError` when the range may hold a mixture or its fate is not known (the
+        text says which): this object takes no further replace then; close the file and open it
+        again. After any other error, and when cancelled, the range holds the old bytes. Not
+        cancellable from the moment on that the journal is made durable.
+        """
+        with self._call:
+            view = memoryview(data).cast("B")
+            if offset < 0:
+                raise ValueError(f"an offset is 0 or more, not {offset}")
+            return await self._replacing.replace(offset, view, verify=verify)
 
     async def fsync(self, *, data_only: bool = False) -> None:
         """Make every write that was awaited before this call durable (fdatasync for `data_only`).

@@ -17,6 +17,7 @@ from uringio._trio.file import MODES, UringFile
 from uringio._trio.opening import AT_FDCWD, Direct, open_directory, open_file
 from uringio._trio.publish import Place
 from uringio._trio.reactor import Reactor
+from uringio._trio.recovery import recover_opened
 from uringio._trio.slots import SlotQueue
 from uringio._trio.writer import BulkWriter, Receipt
 from uringio.exceptions import operation_error
@@ -148,17 +149,18 @@ class Ring:
         """Open a file for reads and writes at offsets; `mode` as in `open()`, `direct` in `create`.
 
         `permissions` of a file that is created are reduced by the umask. Close it, or use it with
-        `async with`.
+        `async with`. A `UringFile.replace` that a crash broke off is completed first, also for "r";
+        what cannot be completed is a `PendingReplaceError`. One that is under way in another open
+        file is waited for.
         """
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         path = os.fspath(path)
         opening = operations.open_at(AT_FDCWD, path, MODES[mode], permissions)
-        file = UringFile(
-            self.reactor, self.slots, await open_file(self.reactor, opening, path, direct)
-        )
+        file = await open_file(self.reactor, opening, path, direct)
+        recovered = await recover_opened(self.reactor, self.slots, file)
         self._files[file.cache] += 1
-        return file
+        return UringFile(self.reactor, self.slots, file, recovered)
 
 
 @contextlib.asynccontextmanager
