@@ -90,10 +90,14 @@ async def recover_opened(
 
 
 def has_abandoned(home: Home) -> bool:
-    """Whether there is a journal that nobody works with, and that is not foreign."""
+    """Whether there is a journal that nobody works with, and that is not foreign.
+
+    An empty one does not count: it may have been created this moment and not be locked yet, and it
+    is torn otherwise.
+    """
     for name in home.present():
         with _opened(home, name) as journal:
-            if journal is not None and journal.ours and try_flock(journal.fd) and journal.there():
+            if journal is not None and journal.is_abandoned():
                 record = journal.header()
                 if record is None or record.identity == home.identity:
                     return True
@@ -137,6 +141,12 @@ class _Journal:
     def there(self) -> bool:
         """Whether it still has its name: who held the lock before may have removed it."""
         return os.fstat(self.fd).st_nlink > 0
+
+    def is_abandoned(self) -> bool:
+        """Whether it is ours, has something in it, and nobody works with it."""
+        if not self.ours or not try_flock(self.fd):
+            return False
+        return self.there() and os.fstat(self.fd).st_size > 0
 
     def header(self) -> Record | None:
         try:

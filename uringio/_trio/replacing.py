@@ -99,7 +99,7 @@ class Replacing:
         self._check(piece)
         if not piece.length:
             await trio.lowlevel.checkpoint()
-            return Replaced(offset, 0, 0, self._file.direct, verified=verify, verified_direct=False)
+            return Replaced(offset, 0, 0, self._file.direct, verified=False, verified_direct=False)
         async with self._ranges.hold(piece.offset, piece.end), self._journals:
             self._check(piece)  # it may have broken, or been cut, while this one waited
             home = find_home(self._file.fd, self._file.path, to_write=True)

@@ -151,7 +151,7 @@ class Ring:
         `permissions` of a file that is created are reduced by the umask. Close it, or use it with
         `async with`. A `UringFile.replace` that a crash broke off is completed first, also for "r";
         what cannot be completed is a `PendingReplaceError`. One that is under way in another open
-        file is waited for.
+        file is waited for, 60 s at the most.
         """
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")

@@ -278,6 +278,21 @@ async def test_a_replace_ends_what_another_process_left_after_the_open(
     assert os.listdir(path.parent) == ["file"]
 
 
+async def test_a_replace_leaves_a_journal_alone_that_is_just_being_made(
+    open_any: OpenAny, path: Path
+) -> None:
+    """It is there and not locked yet: its owner would have to begin again."""
+    async with open_any(SLOTS, SLOT) as ring:
+        async with await ring.open(path, "r+") as file:
+            journal = journal_of(path)
+            journal.touch()
+            await file.replace(OFFSET, NEW)
+            assert journal.exists()
+        assert await outcomes(ring, path) == ["torn"]
+    assert path.read_bytes() == WANTED
+    assert os.listdir(path.parent) == ["file"]
+
+
 async def test_a_replace_waits_until_a_number_is_free(
     path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
