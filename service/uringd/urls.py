@@ -63,7 +63,8 @@ def parse_url(text: str) -> Url:
         except UnicodeError:
             raise BadUrlError(f"{text!r} is no address: no host has such a name") from None
         return TcpUrl(parts.hostname, port)
-    if parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1:
+    is_absolute = parts.path.startswith("/") and parts.path != "/"
+    if parts.scheme == "unix" and not parts.netloc and is_absolute:
         try:
             path = unquote(parts.path, errors="strict")
             path.encode()

@@ -214,7 +214,7 @@ def test_addresses_are_said_as_they_are_read(text: str) -> None:
         *("", "file", "127.0.0.1:7433", "tcp://", "tcp://host", "tcp://:1", "tcp://host:99999"),
         *("tcp://host:port", "tcp://host:1/path", "tcp://user@host:1", "tcp://host:1?x=1"),
         *("http://host:1", "unix://relative", "unix://", "unix:///", "unix:///" + "x" * 108),
-        "tcp://[::1:1",
+        *("tcp://[::1:1", "unix:relative", "unix:"),
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
