@@ -7,7 +7,7 @@ SHELL   := /bin/bash
 BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
-.PHONY: help demo test lint types unit bench crash format protos clean
+.PHONY: help demo test lint types unit bench bench-codec format protos clean crash
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SE
 	$(BIN)/python -I tests/crash/crash.py $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
+bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
+	$(BIN)/python -I bench/codec.py
+
 format: $(STAMP) ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -61,3 +64,5 @@ else
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 endif
 	@touch $@
+
+# atheris, which only fuzzing needs.
