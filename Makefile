@@ -7,7 +7,7 @@ SHELL   := /bin/bash
 BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
-.PHONY: help demo test lint types unit bench bench-codec format protos clean crash
+.PHONY: help demo test lint types unit bench bench-codec format protos clean crash fuzz
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SE
 bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
 	$(BIN)/python -I bench/codec.py
 
+fuzz: $(VENV)/.installed-fuzz  ## fuzz every decoder for SECONDS=60 each (TARGET=name for one)
+	$(BIN)/python -I tests/fuzz/run.py --seconds $(or $(SECONDS),60) $(TARGET)
+
 format: $(STAMP) ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -66,3 +69,6 @@ endif
 	@touch $@
 
 # atheris, which only fuzzing needs.
+$(VENV)/.installed-fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@touch $@
