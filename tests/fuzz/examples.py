@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import DATA_BYTES_MAX, OFFSET_MAX, FrameType, LocalProtocolError, serialize
-from uringd.wire.messages import ANSWERS, REQUESTS
+from uringd.wire.messages import FROM_CLIENT, FROM_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +58,11 @@ BITS = {
 
 def carried() -> list[tuple[FrameType, bool]]:
     """Return every type that carries a message, and whether the server is who sends it."""
-    return [(t, False) for t in REQUESTS] + [(t, True) for t in ANSWERS]
+    return [(t, False) for t in FROM_CLIENT] + [(t, True) for t in FROM_SERVER]
 
 
 def class_of(frame_type: FrameType, *, from_server: bool) -> type[Message]:
-    return (ANSWERS if from_server else REQUESTS)[frame_type]
+    return (FROM_SERVER if from_server else FROM_CLIENT)[frame_type]
 
 
 @functools.cache

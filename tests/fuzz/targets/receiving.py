@@ -184,6 +184,8 @@ class Receiving:
         if not self.setting & Setting.ANSWER:
             return b""
         if connection.role is Role.SERVER:
+            if not event.cookie:
+                return b""  # a notice
             message = example(event.type, from_server=True)
             return connection.send_control(event.type, message, reply_to=event.cookie)
         is_open = connection.state in (State.OPEN, State.CLOSING)
