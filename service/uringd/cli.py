@@ -1,7 +1,8 @@
-"""The command line: `uringd serve`, `put`, `ls`, `stat`, `abort`, `doctor`.
+"""The command line: `uringd serve`, `put`, `ls`, `stat`, `abort`, `doctor`, `conformance`.
 
-Errors are one sentence on stderr, never a traceback. Exit codes: 0 done, 2 usage, 3 refused by the
-server, 4 no connection or none any more, 5 a local error, 130 interrupted.
+Errors are one sentence on stderr, never a traceback. Exit codes: 0 done, 1 `conformance`: a case
+failed, 2 usage, 3 refused by the server, 4 no connection or none any more, 5 a local error, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -319,6 +320,60 @@ def doctor(directory: Path, as_json: bool) -> None:  # noqa: FBT001
     error = doctoring.report(directory, as_json=as_json)
     if error:
         die(EXIT_LOCAL, error)
+
+
+@cli.command()
+@click.argument("url", type=URL, required=False)
+@click.option("--case", "ids", multiple=True, metavar="ID", help="This case only; again for more.")
+@click.option("--list", "show_list", is_flag=True, help="Print the cases and run none.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 3600),
+    default=15.0,
+    show_default=True,
+    metavar="S",
+    help="Longest wait for the server, in seconds, each time.",
+)
+@click.option(
+    "--server-pid",
+    type=click.IntRange(1),
+    metavar="PID",
+    help="Also run the cases of SHUTDOWN: they end the server by SIGTERM.",
+)
+@token_option
+@json_option
+def conformance(url: Url | None, show_list: bool, token_file: Path | None, **options: Any) -> None:  # noqa: FBT001
+    """Say whether the server at URL keeps the protocol, rule by rule.
+
+    Cases that need what the server does not offer are skipped, with the reason. Names are below
+    conformance-<hex>/, and unfinished uploads are aborted; the protocol cannot delete what is
+    published, so that six files of at most 256 KiB stay there. Run it against a server that nobody
+    else uses: one case takes all its connections for a moment.
+
+    Exit codes: 0 every case passed or was skipped, 1 a case failed, 2 usage, 3 the token was not
+    taken, 4 nobody there, 5 the JUnit file could not be written.
+    """
+    from uringd.conformance import command  # noqa: PLC0415
+
+    try:
+        cases = command.chosen(options["ids"])
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+    if show_list:
+        command.show(cases, as_json=options["as_json"])
+        return
+    if url is None:
+        raise click.UsageError("give the server's URL, or --list")
+    chosen = command.Options(token=read_token(token_file), **options)
+    codes: list[int] = []
+
+    async def conform() -> None:
+        codes.append(await command.conform(url, chosen, cases))
+
+    run(conform)
+    sys.exit(codes[0])
 
 
 def main() -> None:
