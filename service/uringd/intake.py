@@ -66,7 +66,7 @@ class Intake:
         hold = self._session.holds.get(event.upload)
         if hold is None:
             text = f"no upload has the handle {event.upload} here"
-            return None, UploadError(ErrorCode.NOT_FOUND, text)
+            return None, UploadError(ErrorCode.NOT_FOUND, text, offset=event.offset)
         if hold.is_fenced or hold.upload.is_broken:
             return None, None
         try:

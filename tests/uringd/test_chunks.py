@@ -180,11 +180,12 @@ async def test_a_chunk_for_no_upload_is_refused_and_its_credit_comes_back(
     daemon: Daemon, open_peer: OpenPeer
 ) -> None:
     async with open_peer(daemon.unix) as peer:
-        for _ in range(2 * CREDIT):
+        for number in range(2 * CREDIT):
             await peer.wait_credit()
-            await peer.data(77, 0, bytes(BLOCK))
+            await peer.data(77, number * BLOCK, bytes(BLOCK))
             told, error = await peer.notice()
-            assert (told, error.code) == (77, ErrorCode.NOT_FOUND)
+            found = (told, error.code, error.offset)
+            assert found == (77, ErrorCode.NOT_FOUND, number * BLOCK)
         await peer.wait_credit(CREDIT)
 
 
