@@ -31,6 +31,14 @@ class SilentError(FailedError):
     """Nothing came within the time of one wait."""
 
 
+class RefusalError(FailedError):
+    """A request was refused that was to be granted."""
+
+    def __init__(self, code: ErrorCode, got: str) -> None:
+        super().__init__("the request to be granted", got)
+        self.code = code
+
+
 class SkippedError(Exception):
     """The rule cannot be looked at on this server, or from here; the text says why."""
 
@@ -51,10 +59,9 @@ class Case:
 class Section:
     """The cases of one heading. A case's docstring is its requirement."""
 
-    def __init__(self, prefix: str, heading: str, *, needs: tuple[str, ...] = ()) -> None:
+    def __init__(self, prefix: str, heading: str) -> None:
         self.prefix = prefix
         self.heading = heading
-        self.needs = needs
         self.cases: list[Case] = []
 
     def add(
@@ -69,9 +76,8 @@ class Section:
     ) -> None:
         """Add a case of a table."""
         case_id = f"{self.prefix}-{number:03}"
-        features = (*self.needs, *needs)
         sentence = " ".join(requirement.split())
-        self.cases.append(Case(case_id, self.heading, sentence, look, features, codes, vectors))
+        self.cases.append(Case(case_id, self.heading, sentence, look, needs, codes, vectors))
 
     def __call__(
         self,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from uringd.conformance import report
-from uringd.conformance.case import FailedError
+from uringd.conformance.case import FailedError, RefusalError
 from uringd.conformance.cases import CASES
 from uringd.conformance.junit import junit
 from uringd.conformance.leaving import Leaving
@@ -96,9 +96,10 @@ async def _probe(target: Target) -> FailedError | None:
         raise ConnectionLostError(
             f"cannot connect to {target.url}: {exc.got}; is uringd serving there?"
         ) from exc
+    except RefusalError as exc:
+        if exc.code is ErrorCode.UNAUTHORIZED:
+            raise RefusedError(exc.code, "the server did not take the token") from exc
+        return exc
     except FailedError as exc:
-        if ErrorCode.UNAUTHORIZED.name in exc.got:
-            text = "the server did not take the token"
-            raise RefusedError(ErrorCode.UNAUTHORIZED, text) from exc
         return exc
     return None

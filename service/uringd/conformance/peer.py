@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from uringd.conformance.case import FailedError, SilentError, holds, same
+from uringd.conformance.case import FailedError, RefusalError, SilentError, holds, same
 from uringd.conformance.frames import raw
 from uringd.conformance.watch import Watch, code_of
 from uringd.urls import TcpUrl
@@ -140,7 +140,7 @@ class Peer:
         """Wait for the reply to a request that was sent; fail if it is refused."""
         event = await self.answer(cookie)
         if event.type is FrameType.ERROR:
-            raise FailedError("the request to be granted", described(event))
+            raise RefusalError(code_of(event.message), described(event))
         return event.message
 
     async def refusal(
