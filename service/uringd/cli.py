@@ -246,21 +246,38 @@ def serve(
     show_default=True,
     help="How the bytes travel; the last three are for shared memory.",
 )
-@click.option("--resume", metavar="ID", help="Go on with an upload that was cut off.")
+@click.option(
+    "--resume",
+    metavar="ID",
+    help="Go on with an upload that was cut off, from the same data.",
+)
+@click.option(
+    "--retry-for",
+    "retry_s",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long to try again after a lost connection; progress starts it anew.  [300]",
+)
+@click.option(
+    "--page-checksums",
+    is_flag=True,
+    help="Send again only the 64 KiB pages of a chunk that were damaged on the way.",
+)
 @token_option
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress.")
 def put(file: str, url: Url, **options: Any) -> None:
     """Upload FILE (or - for standard input) to the server at URL and print the receipt.
 
-    The file appears whole under its name, or not at all. With --json the receipt is one object on
-    the last line of stdout.
+    The file appears whole under its name, or not at all. A connection that breaks is made again and
+    the upload goes on; after an exit code of 4 the sentence on stderr names the command that does.
+    With --json the receipt is one object on the last line of stdout.
     """
     from uringd import putting  # noqa: PLC0415
 
     if options["name"] == "":
         raise click.UsageError("--name is empty: give a name, or leave --name out")
-    if file == "-" and not options["name"]:
+    if file == "-" and not options["name"] and not options["resume"]:
         raise click.UsageError("standard input has no name: give --name NAME")
     options["token"] = read_token(options.pop("token_file"))
     run(lambda: putting.put(file, url, putting.Options(**options)))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Self
 
+from uringd.client import Watcher
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     import rich.progress
 
+    from uringd.errors import ClientError
 
-class Progress:
+
+class Progress(Watcher):
     """Shows the bytes that were sent of an upload of `size` bytes (None: unknown)."""
 
     def __init__(self, name: str, size: int | None, *, quiet: bool) -> None:
@@ -29,6 +33,7 @@ class Progress:
             progress.TimeRemainingColumn(),
             console=Console(stderr=True),
         )
+        self._name = name
         self._task = self._bar.add_task(name, total=size)
 
     def __enter__(self) -> Self:
@@ -46,6 +51,16 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int) -> None:
-        """Count bytes that were sent."""
+        """Count bytes that were sent, or are there already."""
         if self._bar is not None:
             self._bar.advance(self._task, count)
+
+    def reconnecting(self, reason: ClientError) -> None:  # noqa: ARG002  # it may pass at once
+        """Say so in front of the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._name} (reconnecting)")
+
+    def connected(self) -> None:
+        """Take that back."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=self._name)

@@ -1,28 +1,28 @@
-"""`uringd put`: a file or standard input to a server, with progress and a receipt.
-
-One chunk's memory serves the whole upload: it is read into, and sent from. While the kernel takes a
-chunk, the server's half of the work goes on, and so does the read-ahead of the next.
-"""
+"""`uringd put`: a file or standard input to a server, with progress and a receipt."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from uringd.client import Client, connect
-from uringd.client_upload import Chunk, ClientUpload, Receipt
-from uringd.errors import ClientError, RefusedError, SourceError
+from uringd.client import RETRY_S, Client, ClientUpload, Receipt, connect
+from uringd.errors import ClientError, ConnectionLostError, RefusedError, SourceError
 from uringd.progress import Progress
 from uringd.source import Source
 from uringd.wire import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
+
     from uringd.urls import Url
 
 
@@ -36,6 +36,8 @@ class Options:
     overwrite: bool
     transport: str
     resume: str | None
+    retry_s: float | None
+    page_checksums: bool
     token: str
     as_json: bool
     quiet: bool
@@ -44,56 +46,83 @@ class Options:
 async def put(file: str, url: Url, options: Options) -> None:
     """Upload, and print the receipt. Raises ClientError."""
     with Source(file) as source:
-        size = source.size
         name = options.name or os.path.basename(file)
-        async with connect(url, token=options.token) as client:
+        retry_s = RETRY_S if options.retry_s is None else options.retry_s
+        async with connect(url, token=options.token, retry_s=retry_s) as client:
             _check_offered(client, options)
-            async with client.upload(
-                name, size, overwrite=options.overwrite, durability=options.durability
-            ) as upload:
-                with Progress(name, size, quiet=options.quiet) as progress:
-                    await _send_all(upload, source, size, progress)
-                    receipt = await upload.commit()
+            with Progress(name, source.length, quiet=options.quiet) as progress:
+                receipt = await _upload(client, source, name, options, progress)
     try:
         print_receipt(receipt, as_json=options.as_json)
     except OSError as exc:
         _silence_stdout()
-        text = f"{name} is published, but its receipt cannot be printed: {exc.strerror}"
+        text = f"{receipt.name} is published, but its receipt cannot be printed: {exc.strerror}"
         raise ClientError(text) from exc
+
+
+async def _upload(
+    client: Client, source: Source, name: str, options: Options, progress: Progress
+) -> Receipt:
+    with _explaining(client):
+        async with _begin(client, source, name, options, progress) as upload:
+            try:
+                if source.length is None:
+                    await upload.send_from(source)
+                else:
+                    await upload.send_file(source)
+                return await upload.commit()
+            except SourceError:
+                if options.resume is not None:
+                    upload.keep()  # it may be the wrong file; whoever is sure of it aborts
+                raise
+
+
+def _begin(
+    client: Client, source: Source, name: str, options: Options, progress: Progress
+) -> AbstractAsyncContextManager[ClientUpload]:
+    if options.resume is not None:
+        return client.resume(
+            options.resume,
+            durability=options.durability,
+            lanes=options.lanes,
+            page_checksums=options.page_checksums,
+            watcher=progress,
+        )
+    return client.upload(
+        name,
+        source.length,
+        overwrite=options.overwrite,
+        durability=options.durability,
+        lanes=options.lanes,
+        page_checksums=options.page_checksums,
+        watcher=progress,
+    )
+
+
+@contextlib.contextmanager
+def _explaining(client: Client) -> Iterator[None]:
+    """Say how an upload goes on that was cut off."""
+    try:
+        yield
+    except ConnectionLostError as exc:
+        if exc.upload_id and "resume" in client.features:
+            text = f"{exc.text}; go on with: {_command(exc.upload_id)}"
+            raise ConnectionLostError(text, exc.upload_id) from exc
+        raise
 
 
 def _check_offered(client: Client, options: Options) -> None:
     """Refuse what this server does not offer: nothing is downgraded in silence."""
-    wanted = {
-        "resume": options.resume is not None,
-        "lanes": options.lanes > 1,
-        options.transport: options.transport not in {"auto", "socket"},
-    }
-    for feature, asked in wanted.items():
-        if asked and feature not in client.features:
-            text = f"the server at {client.url} does not offer {feature}"
-            raise RefusedError(ErrorCode.UNSUPPORTED, text)
+    transport = options.transport
+    if transport not in {"auto", "socket"} and transport not in client.features:
+        text = f"the server at {client.url} does not offer {transport}"
+        raise RefusedError(ErrorCode.UNSUPPORTED, text)
 
 
-async def _send_all(
-    upload: ClientUpload, source: Source, size: int | None, progress: Progress
-) -> None:
-    chunk = Chunk(upload.chunk_bytes)
-    position = 0
-    while True:
-        length = await source.fill(chunk.view, upload.keep_alive)
-        position += length
-        at_end = length < len(chunk.view)
-        if size is not None and (position > size or (at_end and position < size)):
-            raise SourceError(
-                f"the file had {size} bytes when the upload began and has another size now: "
-                "upload a file that is not being written"
-            )
-        if length:
-            await upload.send(chunk, length)
-            progress.advance(length)
-        if at_end:
-            return
+def _command(upload_id: str) -> str:
+    """Return the command that goes on with an upload: this one, with its id."""
+    words = ["uringd", *sys.argv[1:]]
+    return shlex.join(words if "--resume" in words else [*words, "--resume", upload_id])
 
 
 def _silence_stdout() -> None:

@@ -1,8 +1,8 @@
 """What `put` reads from: a file, or a stream that comes when it comes.
 
-A regular file is read where we stand: its bytes are in memory or a read-ahead away. A pipe, socket
-or terminal is waited for as trio waits for anything, so that a slow one can be cancelled, and the
-server hears from us meanwhile.
+A regular file is read where we stand, by offset, again where need be: its bytes are in memory or a
+read-ahead away. A pipe, socket or terminal is waited for as trio waits for anything, so that a slow
+one can be cancelled, and the server hears from us meanwhile.
 
 The files of /proc are regular, have a size of 0, and data all the same (proc(5)). So a size of 0
 says nothing: such a file is read until it ends, like a stream.
@@ -32,8 +32,17 @@ PIPE_BYTES = 1 << 20
 """Asked of the kernel for a pipe, so that one read gets a chunk (pipe-max-size, pipe(7))."""
 
 
+CHANGED = (
+    "the file had {} bytes when the upload began and has another size now: "
+    "upload a file that is not being written"
+)
+
+
 class Source:
-    """The bytes to be sent, open. `size` is None when only their end shows it."""
+    """The bytes to be sent, open. `length` is None when only their end shows it.
+
+    Where it is known they can be read again, and in any order.
+    """
 
     def __init__(self, file: str) -> None:
         if file == "-" and sys.stdin is None:  # descriptor 0 is something else of ours by now
@@ -49,7 +58,8 @@ class Source:
             raise SourceError(f"{file} is a directory: send an archive, tar c DIR | uringd put -")
         regular = stat.S_ISREG(found.st_mode)
         known = regular and found.st_size > 0
-        self.size = max(0, found.st_size - self._position()) if known else None
+        self._begin = self._position() if known else 0
+        self.length = self._length_of(found) if known else None
         self._streams = not regular and not stat.S_ISBLK(found.st_mode)
         if stat.S_ISFIFO(found.st_mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):  # above the user's limit: it works without
@@ -65,6 +75,29 @@ class Source:
         traceback: TracebackType | None,
     ) -> None:
         os.close(self._fd)
+
+    @property
+    def size(self) -> int:
+        """The length of what can be read again."""
+        assert self.length is not None
+        return self.length
+
+    def read_at(self, view: memoryview, offset: int) -> None:
+        """Fill `view` with the bytes from `offset` on. Raises SourceError."""
+        done = 0
+        while done < len(view):
+            try:
+                count = os.preadv(self._fd, [view[done:]], self._begin + offset + done)
+            except OSError as exc:
+                raise SourceError(f"cannot read the data to send: {exc.strerror}") from exc
+            if not count:
+                raise SourceError(CHANGED.format(self.length))
+            done += count
+
+    def check_size(self) -> None:
+        """Raise SourceError if there is more now than there was, or less."""
+        if self._length_of(os.fstat(self._fd)) != self.length:
+            raise SourceError(CHANGED.format(self.length))
 
     async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:
         """Read until `view` is full or the source ends; the result is the length.
@@ -93,6 +126,9 @@ class Source:
                     self._streams = False
                 return
             await keep_alive()
+
+    def _length_of(self, found: os.stat_result) -> int:
+        return max(0, found.st_size - self._begin)
 
     def _position(self) -> int:
         try:

@@ -11,8 +11,8 @@ import anyio
 import pytest
 import trio
 
-from uringd.client import _why, connect
-from uringd.client_upload import Chunk, Receipt
+from uringd.client import Receipt, connect
+from uringd.client.link import _why
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType, crc32c, error_message
@@ -70,21 +70,6 @@ async def test_a_cancelled_asyncio_upload_is_aborted(
     await in_asyncio(upload)
     await until(lambda: not daemon.server.sessions)
     assert (daemon.spool, daemon.published) == ([], [])
-
-
-async def test_chunks_of_the_caller_s_own_memory_do_without_a_copy(
-    daemon: Daemon, content: Content
-) -> None:
-    data = content(3 * SLOT_BYTES + 5)
-    async with connect(daemon.unix) as client, client.upload("file") as upload:
-        chunk = Chunk(upload.chunk_bytes)
-        for start in range(0, len(data), SLOT_BYTES):
-            piece = data[start : start + SLOT_BYTES]
-            chunk.view[: len(piece)] = piece
-            await upload.send(chunk, len(piece))
-        receipt = await upload.commit()
-    assert receipt.sent_bytes == len(data)
-    assert (daemon.root / "file").read_bytes() == data
 
 
 async def test_sync_says_how_much_is_durable(daemon: Daemon) -> None:
@@ -279,7 +264,7 @@ async def test_a_wrong_address_is_refused_before_anybody_is_asked() -> None:
 
 def test_the_client_brings_neither_the_ring_nor_a_server(run_python: RunPython) -> None:
     run_python(
-        "import sys, uringd.client, uringd.client_upload\n"
+        "import sys, uringd.client\n"
         "loaded = {'trio', 'uringio', 'uringd.server', 'uringd.session', 'structlog'}\n"
         "assert not loaded & set(sys.modules), loaded & set(sys.modules)\n"
     )

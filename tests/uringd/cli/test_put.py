@@ -37,7 +37,7 @@ ENDS_S = 60
 
 RECEIPT_FIELDS = [
     *("upload_id", "name", "size", "crc32c", "durability", "backend", "direct", "transport"),
-    *("seconds", "sent_bytes", "instance_id"),
+    *("seconds", "sent_bytes", "instance_id", "resumed", "lanes"),
 ]
 
 
@@ -323,7 +323,7 @@ async def test_a_server_that_leaves_lets_put_finish(
     async with connect(server.unix) as idle:
         server.process.send_signal(signal.SIGTERM)
         while True:  # until the server says that it leaves
-            event = await idle.next_event()
+            event = await idle.link.next_event()
             if event.type is FrameType.SHUTDOWN:
                 break
     late = uringd("put", "-", server.unix, "--name", "late")

@@ -1,50 +1,39 @@
-"""The client: uploads from asyncio and trio applications alike (anyio).
+"""One connection to a server, from HELLO to its end.
 
-    async with connect("tcp://127.0.0.1:7433") as client:
-        async with client.upload("name", size=None) as upload:
-            await upload.write(data)
-            receipt = await upload.commit()
-
-One task at a time uses a connection; open another connection for another task. Frames from the
-server are read when something is awaited of it: credit, or an answer. Nothing runs in between.
+Whoever waits for something reads, and does what the frames say that come before it: credit and
+positions go to the uploads, answers to whom they are for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket as stdlib_socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio.abc import SocketAttribute
 
 from uringd import __version__
 from uringd.errors import ConnectionLostError, RefusedError
-from uringd.urls import TcpUrl, Url, parse_url
+from uringd.urls import TcpUrl, Url
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     NEED_DATA,
-    BadNameError,
     Connection,
     ConnectionClosed,
     Control,
-    Durability,
     ErrorCode,
     FrameType,
     RemoteProtocolError,
     Role,
     SendCredit,
-    check_name,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
     from google.protobuf.message import Message
-
-    from uringd.client_upload import ClientUpload
 
 CONNECT_TIMEOUT_S = 30.0
 """For the connection and HELLO together: beyond it nobody is there."""
@@ -60,27 +49,43 @@ UNIX_SEND_BYTES = 4 << 20
 """Send buffer of a Unix socket, two chunks: at the default of 208 KiB the two sides wake each other
 ten times a chunk. The kernel cuts it to net.core.wmem_max. TCP tunes its own."""
 
-FAREWELL_TIMEOUT_S = 5.0
-"""What an abort may take when the caller is leaving already."""
+EXPLANATION_S = 1.0
+"""For the ERROR of a server that closed while we were sending: it is there already, or never."""
+
+FEATURES = ("resume", "lanes", "page-checksums")
+"""What this client can make use of, and asks for in HELLO."""
 
 
-class Client:
-    """A connection to a server, after HELLO. Made by `connect`.
+class Holder(Protocol):
+    """Whom a link tells about an upload."""
+
+    @property
+    def upload_id(self) -> str:
+        """The upload's id, for who is told that the link was lost."""
+
+    def acknowledged(self, ack: pb.Ack) -> None:
+        """Take the positions of an ACK."""
+
+    def noticed(self, error: RefusedError) -> None:
+        """Take the server's notice that a chunk was refused, or the upload failed."""
+
+
+class Link:
+    """A connection after HELLO. Made by `open_link`; used by one task at a time.
 
     `chunk_bytes` and `alignment` are the server's, in bytes; `instance_id` names the server's life,
-    in hexadecimal: when it changes, what was not durable may be lost.
+    in hexadecimal.
     """
 
-    def __init__(
-        self, stream: anyio.abc.ByteStream, url: Url, timeout_s: float = ANSWER_TIMEOUT_S
-    ) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream, url: Url, timeout_s: float) -> None:
         self._stream = stream
         self._timeout_s = timeout_s
         self._connection = Connection(Role.CLIENT)
         self._cookie = 0
+        self._waiting: dict[int, Callable[[Control], None]] = {}
         self._lost = ""
+        self.holders: dict[int, Holder] = {}
         self.credit = SendCredit()
-        self.uploads: dict[int, ClientUpload] = {}
         self.url = url
         self.server = ""
         self.instance_id = ""
@@ -88,80 +93,34 @@ class Client:
         self.alignment = 0
         self.features: frozenset[str] = frozenset()
 
-    @contextlib.asynccontextmanager
-    async def upload(
-        self,
-        name: str,
-        size: int | None = None,
-        *,
-        overwrite: bool = False,
-        durability: str = "published",
-    ) -> AsyncIterator[ClientUpload]:
-        """Begin an upload; leaving without `commit` aborts it.
-
-        `size` in bytes, when it is known, lets the server reserve the space at once. `durability`
-        is what commit will promise: "written", "durable" or "published".
-        Raises RefusedError (EXISTS, BAD_NAME, NO_SPACE ...) or ConnectionLostError.
-        """
-        from uringd.client_upload import ClientUpload  # noqa: PLC0415  # it imports this module
-
-        _check_name(name)
-        level = Durability[durability.upper()]
-        message = pb.Create(
-            name=name,
-            size=size,
-            overwrite=overwrite,
-            durability=int(level),  # type: ignore[arg-type]  # the stub wants its own enum
-        )
-        reply: pb.CreateReply = await self.request(FrameType.CREATE, message)
-        upload = ClientUpload(self, reply, name, size, level)
-        self.uploads[reply.upload] = upload
-        try:
-            yield upload
-        finally:
-            await upload.aclose()
-            self.uploads.pop(reply.upload, None)
-
-    async def list_files(self, prefix: str = "", after: str = "", limit: int = 0) -> pb.ListReply:
-        """List published files in byte order; `more` says to ask again after the last one."""
-        message = pb.List(prefix=prefix, after=after, limit=limit)
-        reply: pb.ListReply = await self.request(FrameType.LIST, message)
-        return reply
-
-    async def list_uploads(self, prefix: str = "", after: str = "", limit: int = 0) -> pb.ListReply:
-        """List unfinished uploads in order of their ids."""
-        message = pb.List(prefix=prefix, after=after, limit=limit, uploads=True)
-        reply: pb.ListReply = await self.request(FrameType.LIST, message)
-        return reply
-
-    async def stat(self, *, name: str = "", upload_id: str = "") -> pb.StatReply:
-        """Ask about a published file or an unfinished upload. Raises RefusedError (NOT_FOUND)."""
-        if not upload_id:
-            _check_name(name)
-        message = pb.Stat(upload_id=upload_id) if upload_id else pb.Stat(name=name)
-        reply: pb.StatReply = await self.request(FrameType.STAT, message)
-        return reply
-
-    async def abort(self, upload_id: str) -> None:
-        """Throw any upload away, by its id. Raises RefusedError (NOT_FOUND, BUSY)."""
-        await self.request(FrameType.ABORT, pb.Abort(upload_id=upload_id))
-
-    async def ping(self) -> None:
-        """Return when the server has answered."""
-        await self.request(FrameType.PING, pb.Ping())
+    @property
+    def alive(self) -> bool:
+        """Whether frames can still be sent, as far as is known."""
+        return not self._lost
 
     async def request(self, frame_type: FrameType, message: Message, upload: int = 0) -> Any:
         """Send a request and wait for its reply. Raises RefusedError, ConnectionLostError."""
+        answers: list[Control] = []
+        await self.post(frame_type, message, answers.append, upload)
+        while not answers:
+            await self.next_event()
+        if answers[0].type is FrameType.ERROR:
+            raise refused(answers[0].message)
+        return answers[0].message
+
+    async def post(
+        self,
+        frame_type: FrameType,
+        message: Message,
+        then: Callable[[Control], None],
+        upload: int = 0,
+    ) -> None:
+        """Send a request; `then` is called when its reply, or an ERROR in its place, is read."""
         self._cookie += 1
         cookie = self._cookie
         frame = self._connection.send_control(frame_type, message, cookie=cookie, upload=upload)
+        self._waiting[cookie] = then
         await self.send(frame)
-        while True:
-            event = await self.next_event()
-            if event.cookie == cookie:
-                if event.type is FrameType.ERROR:
-                    raise refused(event.message)
-                return event.message
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send bytes of frames. A failed or cancelled send ends the connection."""
@@ -180,20 +139,42 @@ class Client:
             self._lost = ""
             raise self._lose(f"the server at {self.url} took nothing for {self._timeout_s:.0f} s")
 
+    async def send_notice(self, frame_type: FrameType, message: Message, upload: int) -> None:
+        """Send a control frame that asks for nothing."""
+        await self.send(self._connection.send_control(frame_type, message, upload=upload))
+
     def data_header(self, upload: int, offset: int, length: int, crc32c: int) -> bytes:
         """Make the header of a chunk; uses up one slot's credit."""
         self.credit.consume()
         return self._connection.send_data_header(upload, offset, length, crc32c)
 
     async def next_event(self) -> Control:
-        """Wait for a frame, and do what it says: acknowledgements, notices.
+        """Wait for a frame, and do what it says: answers, acknowledgements, notices.
 
         Raises RefusedError when the server ends the session, ConnectionLostError when it is gone.
+        Cancelled, nothing is lost.
         """
         self._check_alive()
         with anyio.move_on_after(self._timeout_s):
             return await self._next_event()
         raise self._lose(f"the server at {self.url} said nothing for {self._timeout_s:.0f} s")
+
+    async def greet(self, token: str) -> None:
+        """Say HELLO, and take what the server offers."""
+        hello = pb.Hello(client=f"uringd/{__version__}", token=token, features=FEATURES)
+        reply: pb.HelloReply = await self.request(FrameType.HELLO, hello)
+        self.credit.replenish(reply.credit)
+        self.instance_id = reply.instance_id.hex()
+        self.server = reply.server
+        self.chunk_bytes = reply.chunk_bytes_max
+        self.alignment = reply.alignment
+        self.features = frozenset(reply.features)
+
+    async def aclose(self) -> None:
+        """Close without a word, also when cancelled."""
+        self._lost = self._lost or "the connection was closed"
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(self._stream)
 
     async def _next_event(self) -> Control:
         while True:
@@ -202,13 +183,13 @@ class Client:
                 if event is NEED_DATA:
                     self._connection.receive_data(await self._receive())
                     continue
+                if isinstance(event, ConnectionClosed):
+                    raise self._lose(f"the server at {self.url} closed the connection")
+                assert isinstance(event, Control)
+                self._note(event)
             except RemoteProtocolError as exc:
                 text = f"the server at {self.url} does not speak this protocol: {exc.text}"
                 raise self._lose(text) from exc
-            if isinstance(event, ConnectionClosed):
-                raise self._lose(f"the server at {self.url} closed the connection")
-            assert isinstance(event, Control)
-            self._note(event)
             return event
 
     async def _receive(self) -> bytes:
@@ -221,24 +202,26 @@ class Client:
             raise self._lose(f"the connection to {self.url} broke") from exc
 
     def _note(self, event: Control) -> None:
-        upload = self.uploads.get(event.upload)
-        if event.type is FrameType.ACK:
+        holder = self.holders.get(event.upload)
+        if event.cookie:
+            self._waiting.pop(event.cookie)(event)
+        elif event.type is FrameType.ACK:
             ack: pb.Ack = event.message
             self.credit.replenish(ack.credit)
             self.instance_id = ack.instance_id.hex()
-            if upload is not None:
-                upload.acknowledged(ack)
-        elif event.type is FrameType.ERROR and not event.cookie:
+            if holder is not None:
+                holder.acknowledged(ack)
+        elif event.type is FrameType.ERROR:
             error = refused(event.message)
             if not event.upload:
                 self._lost = f"the server ended the session: {error.text}"
                 raise error
-            if upload is not None:
-                upload.refused(error)
+            if holder is not None:
+                holder.noticed(error)
 
     async def _explain_loss(self) -> None:
         """Look for the ERROR that the server sent before it closed: it is the better reason."""
-        with anyio.move_on_after(1):
+        with anyio.move_on_after(EXPLANATION_S):
             while True:
                 await self.next_event()
         raise self._lose(f"the connection to {self.url} broke")
@@ -254,47 +237,24 @@ class Client:
 
     def _unfinished(self) -> str:
         """Return the id of an upload that the loss of the connection cuts off."""
-        return next((upload.id for upload in self.uploads.values() if not upload.ended), "")
-
-    @property
-    def alive(self) -> bool:
-        """Whether frames can still be sent."""
-        return not self._lost
+        return next((holder.upload_id for holder in self.holders.values()), "")
 
 
-@contextlib.asynccontextmanager
-async def connect(
-    url: str | Url, *, token: str = "", timeout_s: float = ANSWER_TIMEOUT_S
-) -> AsyncIterator[Client]:
-    """Connect and say HELLO. Leaving closes the connection; unfinished uploads are aborted.
+async def open_link(url: Url, token: str, timeout_s: float) -> Link:
+    """Connect and say HELLO; the caller closes the link.
 
-    `url` is tcp://host:port or unix:///path, `token` what the server's token file holds, and
-    `timeout_s` how long any single wait for the server may take.
     Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...).
     """
-    url = parse_url(url) if isinstance(url, str) else url
-    stream = await _open_stream(url)
-    client = Client(stream, url, timeout_s)
+    link = Link(await _open_stream(url), url, timeout_s)
     try:
         with anyio.move_on_after(CONNECT_TIMEOUT_S) as scope:
-            await _greet(client, token)
+            await link.greet(token)
         if scope.cancelled_caught:
             raise ConnectionLostError(f"{url} said nothing for {CONNECT_TIMEOUT_S:.0f} s")
-        yield client
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.aclose_forcefully(stream)
-
-
-async def _greet(client: Client, token: str) -> None:
-    hello = pb.Hello(client=f"uringd/{__version__}", token=token)
-    reply: pb.HelloReply = await client.request(FrameType.HELLO, hello)
-    client.credit.replenish(reply.credit)
-    client.instance_id = reply.instance_id.hex()
-    client.server = reply.server
-    client.chunk_bytes = reply.chunk_bytes_max
-    client.alignment = reply.alignment
-    client.features = frozenset(reply.features)
+    except BaseException:
+        await link.aclose()
+        raise
+    return link
 
 
 async def _open_stream(url: Url) -> anyio.abc.SocketStream:
@@ -325,14 +285,6 @@ def _why(exc: OSError) -> str:
             return cause.strerror or str(cause)  # getaddrinfo(3) has numbers of its own
         cause = cause.__cause__
     return str(exc)
-
-
-def _check_name(name: str) -> None:
-    """Refuse what the server would refuse; some of it could not even be sent to it."""
-    try:
-        check_name(name)
-    except BadNameError as exc:
-        raise RefusedError(exc.code, exc.text) from exc
 
 
 def refused(message: pb.Error) -> RefusedError:

@@ -1,0 +1,360 @@
+"""Filling an upload: which chunk goes by which lane, and again when it was lost on the way.
+
+A piece is in one place at a time: in `again` (to be sent), in a lane's `sent` (not known to be
+durable), or forgotten, which is when the server said that it is durable. A lane that loses its
+session keeps its pieces until RESUME says which of them the server has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from uringd.client.backoff import Patience
+from uringd.client.chunk import cut, outside
+from uringd.client.lane import Lane
+from uringd.client.retained import REREAD_BYTES_MAX, RETAINED_BYTES_MAX, Retained
+from uringd.client.together import together
+from uringd.errors import ClientError, ConnectionLostError
+from uringd.v1 import uringd_pb2 as pb
+from uringd.wire import FrameType, WrittenRanges
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uringd.client.chunk import Extent, Piece
+    from uringd.client.claim import Claim
+    from uringd.client.supply import SeekableSource, Supply
+    from uringd.client.watcher import Watcher
+
+OTHERS_S = 2.0
+"""How long lanes with nothing to do wait for one that reconnects, before they send what it had
+sent: it would know which of it arrived."""
+
+ACCEPTED_S = 1.0
+"""How long to wait for the acknowledgement of everything before it is asked for with SYNC: a server
+may keep acknowledgements back while there is credit."""
+
+
+class Filling:
+    """The sending of an upload by `lanes`; `claim` is what they hold it by."""
+
+    def __init__(self, claim: Claim, lanes: int, watcher: Watcher) -> None:
+        self._claim = claim
+        self._changed = anyio.Event()
+        self._failure: ClientError | None = None
+        self._instance_id = b""
+        self._turn = 0
+        self.patience = Patience(claim.retry_s)
+        self.watcher = watcher
+        self.source: SeekableSource | None = None
+        self.lanes = [Lane(self, number) for number in range(lanes)]
+        self.again: deque[Piece] = deque()
+        self.retained = Retained(RETAINED_BYTES_MAX)
+        self.contents = WrittenRanges(ranges_max=1 << 30, chunks_remembered=0)
+        self.page_checksums = False
+        self.chunk_bytes = 0
+        self.sent_bytes = 0
+        self.resumed = 0
+        self.accepted = 0
+        self.written = 0
+        self.durable = 0
+        self.given_up = False
+
+    @property
+    def upload_id(self) -> str:
+        """The upload's id."""
+        return self._claim.id
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what is lost can be sent again."""
+        return self._claim.resumable
+
+    def fit(self, chunk_bytes: int, credit: int) -> None:
+        """Take a session's limits: chunks are never longer, and all its slots can be filled."""
+        self.chunk_bytes = min(self.chunk_bytes or chunk_bytes, chunk_bytes)
+        least = (credit + 1) * len(self.lanes) * self.chunk_bytes
+        self.retained.bytes_max = max(self.retained.bytes_max, least)
+
+    def read_from(self, source: SeekableSource) -> None:
+        """Have what is to be sent again read from there: nothing needs to be kept in memory."""
+        self.source = source
+        self.retained.bytes_max = max(self.retained.bytes_max, REREAD_BYTES_MAX)
+
+    def check(self) -> None:
+        """Raise what the upload failed by."""
+        if self._failure is not None:
+            raise self._failure
+
+    def fail(self, error: ClientError) -> None:
+        """Let the upload fail at the next call and each one after; the first error counts."""
+        self._failure = self._failure or error
+        self._notify()
+
+    def count(self, piece: Piece) -> None:
+        """Take a new piece in: its checksum is known."""
+        assert piece.crc32c is not None
+        self.contents.add(piece.offset, piece.length, piece.crc32c)
+        self.retained.add(piece)
+
+    def send_again(self, piece: Piece) -> None:
+        """Put a piece where the next lane takes it."""
+        self.again.append(piece)
+        self._notify()
+
+    def send_missing(self, missing: Sequence[Extent]) -> bool:
+        """Send what the server has not, if we have it still."""
+        for lane in self.lanes:
+            for piece in list(lane.sent.values()):
+                if list(outside(piece.offset, piece.length, missing)) != [
+                    (piece.offset, piece.length)
+                ]:
+                    del lane.sent[piece.offset]
+                    self.again.append(piece)
+        return bool(self.again)
+
+    def was_sent(self, lane: Lane, piece: Piece, *, first: bool) -> None:
+        """Count a piece that has left."""
+        self.sent_bytes += piece.length
+        if first:
+            self.watcher.advance(piece.length)
+        if not self.resumable:  # it could not be sent again
+            lane.sent.pop(piece.offset, None)
+            self.retained.release(piece)
+
+    def positions(self, accepted: int, written: int, durable: int) -> None:
+        """Take positions of the upload; what is below the durable one is forgotten."""
+        self.accepted = max(self.accepted, accepted, durable)
+        self.written = max(self.written, written, durable)
+        if durable > self.durable:
+            self.durable = durable
+            for lane in self.lanes:
+                for piece in [piece for piece in lane.sent.values() if piece.end <= durable]:
+                    del lane.sent[piece.offset]
+                    self.retained.release(piece)
+            for piece in [piece for piece in self.again if piece.end <= durable]:
+                self.again.remove(piece)
+                self.retained.release(piece)
+        self._notify()
+
+    def end_supply(self, supply: Supply) -> None:
+        """Let no lane wait for more of it."""
+        supply.ended = True
+        self._notify()
+
+    async def room(self, lane: Lane) -> bool:
+        """Wait until one more chunk may be kept. False: there is something else to do first."""
+        while self.retained.full and not self.again and lane.sent:
+            if not lane.syncing:
+                await lane.post_sync()
+            await lane.link.next_event()  # type: ignore[union-attr]  # it is ready
+            self.check()
+        return not self.retained.full and not self.again
+
+    async def keep_alive(self) -> None:
+        """Let the server know that this upload is only slow; raises what became of it."""
+        for lane in self.lanes:
+            try:
+                if lane.ready and lane.resting:
+                    await lane.link.request(FrameType.PING, pb.Ping())  # type: ignore[union-attr]
+            except ClientError as exc:
+                self.lost(lane, exc)
+        self.check()
+
+    async def pump(self, supply: Supply | None = None, *, few: bool = False) -> None:
+        """Send what there is to be sent: `again`, and what the supply has until it ends.
+
+        On return every lane's chunks have left; `few` chunks are not worth more than one lane.
+        Raises ClientError.
+        """
+        self.check()
+        if len(self.lanes) == 1:
+            await self._run(self.lanes[0], supply)
+        elif few and not self.again and not self.retained.full:
+            await self._run(await self._next_lane(), supply)
+        else:
+            await together(partial(self._run, lane, supply) for lane in self.lanes)
+
+    async def everything_accepted(self, size: int) -> None:
+        """Wait until each byte below `size` is acknowledged (PROTOCOL.md, "Lanes")."""
+        with anyio.move_on_after(ACCEPTED_S):
+            await together(partial(self._listen, lane, size) for lane in self.lanes)
+        if self.accepted < size and not self.again:
+            await self.sync()
+
+    async def sync(self) -> int:
+        """Make durable everything that was sent; the result is the durable position in bytes."""
+        while True:
+            await self.pump()
+            try:
+                for lane in self.lanes:
+                    if lane.sent or (lane.ready and len(self.lanes) == 1):
+                        self.durable = max(self.durable, await lane.sync())
+            except ClientError as exc:
+                self.lost(lane, exc)
+            self.check()
+            if not self.again and all(lane.ready or not lane.sent for lane in self.lanes):
+                return self.durable
+
+    def lost(self, lane: Lane, reason: ClientError) -> None:
+        """Take a lane's session for lost, and let it be mended. Raises `reason` if it cannot be."""
+        if not self.resumable or not reason.passing:
+            raise self.named(reason)
+        lane.detach()
+        lane.reason = self.named(reason)
+        self.watcher.reconnecting(reason)
+
+    def named(self, reason: ClientError) -> ClientError:
+        """Give a lost connection the upload's name."""
+        if isinstance(reason, ConnectionLostError) and not reason.upload_id:
+            return ConnectionLostError(reason.text, self.upload_id)
+        return reason
+
+    def resumed_with(self, lane: Lane, durable: Sequence[Extent], instance_id: bytes) -> None:
+        """Sort what lost sessions had sent into what the server has and what it lacks."""
+        pieces = list(self.again)
+        self.again.clear()
+        for other in self.lanes:
+            if other is lane or not other.ready:
+                pieces += other.sent.values()
+                other.sent.clear()
+        for piece in sorted(pieces, key=lambda piece: piece.offset):
+            extents = [
+                extent
+                for hole in outside(piece.offset, piece.length, durable)
+                for extent in cut(*hole, self.chunk_bytes)
+            ]
+            if extents == [(piece.offset, piece.length)]:
+                self.again.append(piece)
+                continue
+            for extent in extents:
+                self.again.append(piece.part(*extent))
+                self.retained.add(self.again[-1])
+            self.retained.release(piece)
+        if instance_id != self._instance_id:  # what another life of the server had counts nothing
+            self._instance_id = instance_id
+            self.accepted = self.written = 0
+        prefix = durable[0][1] if durable and durable[0][0] == 0 else 0
+        self.positions(prefix, prefix, prefix)
+
+    async def mend(self, lane: Lane) -> None:
+        """Give a lane a session again, however often it takes. Raises ClientError."""
+        try:
+            while not lane.ready:
+                if lane.reason is not None:
+                    await lane.backoff.wait(lane.reason)
+                try:
+                    await self._claim.take_up(lane, self)
+                except ClientError as exc:
+                    self.lost(lane, exc)
+        except ClientError:
+            self.given_up = True
+            raise
+        if lane.reason is not None:
+            lane.reason = None
+            self.resumed += 1
+            self.watcher.connected()
+
+    async def _next_lane(self) -> Lane:
+        """Choose a lane for a single chunk: each in turn, unless it cannot be had soon."""
+        self._turn = (self._turn + 1) % len(self.lanes)
+        lane = self.lanes[self._turn]
+        others = [other for other in self.lanes if other.ready]
+        if not lane.ready and others:
+            with anyio.move_on_after(OTHERS_S):
+                await self.mend(lane)
+            if not lane.ready:
+                self._take_over([lane])
+                return others[0]
+        return lane
+
+    async def _run(self, lane: Lane, supply: Supply | None) -> None:
+        """Send by one lane what it finds to send."""
+        while True:
+            if not lane.ready and not await self._mended(lane, supply):
+                return
+            piece = None
+            before = 0
+            try:
+                await lane.settle_doubt()
+                piece = await self._take(lane, supply)
+                if piece is None:
+                    return
+                before = piece.serial
+                if not lane.ready:
+                    continue
+                await lane.send(piece, self.source)
+                if self.retained.half_full and lane.sync_is_due(self._share_bytes):
+                    await lane.post_sync()
+            except ClientError as exc:
+                self.check()
+                self.lost(lane, exc)
+            finally:
+                if piece is not None and piece.serial == before:
+                    self.again.appendleft(piece)
+
+    async def _mended(self, lane: Lane, supply: Supply | None) -> bool:
+        """Mend a lane; False when the others did all there was to do meanwhile."""
+        idle = (supply is None or supply.ended) and not self.again and not lane.sent
+        if idle and any(other.ready for other in self.lanes):
+            return False
+        try:
+            with anyio.CancelScope() as lane.mending:
+                await self.mend(lane)
+        finally:
+            lane.mending = None
+        return lane.ready
+
+    async def _take(self, lane: Lane, supply: Supply | None) -> Piece | None:
+        """Choose what a lane sends next. None: there is nothing left for it."""
+        while True:
+            self.check()
+            if self.again:
+                return self.again.popleft()
+            if supply is not None and not supply.ended:
+                piece = await supply.next(lane)
+                if piece is not None:
+                    return piece
+                if self.again:
+                    continue
+            ended = supply is None or supply.ended
+            broken = [other for other in self.lanes if other.mending is not None]
+            if ended and not any(other.sent for other in broken):
+                for other in broken:
+                    other.mending.cancel()  # type: ignore[union-attr]  # it is none of these
+                return None
+            changed = self._changed
+            with anyio.move_on_after(OTHERS_S) as scope:
+                await changed.wait()
+            if scope.cancelled_caught:
+                self._take_over(broken)
+
+    def _take_over(self, lanes: list[Lane]) -> None:
+        """Send what broken lanes had sent, whether it arrived or not."""
+        for lane in lanes:
+            self.again.extend(lane.sent.values())
+            lane.sent.clear()
+
+    async def _listen(self, lane: Lane, size: int) -> None:
+        try:
+            while lane.ready and self.accepted < size and not self.again and lane.sent:
+                await lane.link.next_event()  # type: ignore[union-attr]  # it is ready
+                self.check()
+        except ClientError as exc:
+            self.check()
+            self.lost(lane, exc)
+
+    @property
+    def _share_bytes(self) -> int:
+        """What a lane sends between two SYNCs."""
+        return self.retained.bytes_max // 2 // len(self.lanes)
+
+    def _notify(self) -> None:
+        if len(self.lanes) == 1:
+            return  # nobody else waits
+        self._changed.set()
+        self._changed = anyio.Event()
