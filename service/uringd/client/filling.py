@@ -181,8 +181,8 @@ class Filling:
 
     async def everything_accepted(self, size: int) -> None:
         """Wait until each byte below `size` is acknowledged (PROTOCOL.md, "Lanes")."""
-        with anyio.move_on_after(ACCEPTED_S):
-            await together(partial(self._listen, lane, size) for lane in self.lanes)
+        with anyio.move_on_after(ACCEPTED_S) as scope:
+            await together(partial(self._listen, lane, size, scope) for lane in self.lanes)
         if self.accepted < size and not self.again:
             await self.sync()
 
@@ -339,14 +339,18 @@ class Filling:
             self.again.extend(lane.sent.values())
             lane.sent.clear()
 
-    async def _listen(self, lane: Lane, size: int) -> None:
+    async def _listen(self, lane: Lane, size: int, scope: anyio.CancelScope) -> None:
+        """Read acknowledgements until all is accepted, for the other lanes too."""
         try:
-            while lane.ready and self.accepted < size and not self.again and lane.sent:
+            while self.accepted < size and not self.again:
+                if not lane.ready or not lane.sent:
+                    return  # another lane will hear of it
                 await lane.link.next_event()  # type: ignore[union-attr]  # it is ready
                 self.check()
         except ClientError as exc:
             self.check()
             self.lost(lane, exc)
+        scope.cancel()
 
     @property
     def _share_bytes(self) -> int:
