@@ -156,17 +156,6 @@ async def test_no_server_is_said_in_one_sentence(tmp_path: Path) -> None:
         assert caught.value.upload_id == ""
 
 
-async def test_a_server_that_dies_names_the_upload_that_was_under_way(daemon: Daemon) -> None:
-    with pytest.raises(ConnectionLostError) as caught:
-        async with connect(daemon.unix) as client, client.upload("file") as upload:
-            await upload.write(bytes(SLOT_BYTES))
-            daemon.server.end_now()
-            while True:
-                await upload.write(bytes(SLOT_BYTES))
-    assert caught.value.upload_id == upload.id
-    assert daemon.published == []
-
-
 async def test_a_broken_upload_says_so_at_the_next_call_and_each_one_after(
     scripted: Scripted,
 ) -> None:

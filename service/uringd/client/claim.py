@@ -50,6 +50,14 @@ class Claim:
     async def take_up(self, lane: Lane, filling: Filling) -> None:
         """Give a lane its part in the upload. Raises RefusedError, ConnectionLostError."""
         link = await self._link(lane)
+        try:
+            await self._take_up(lane, link, filling)
+        except BaseException:
+            if lane.number:  # an answer may still come, with a handle that nobody knows
+                await link.aclose()
+            raise
+
+    async def _take_up(self, lane: Lane, link: Link, filling: Filling) -> None:
         if self._create is None or self._held or self._asked:
             try:
                 await self._resume(lane, link, filling)

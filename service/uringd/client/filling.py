@@ -243,18 +243,21 @@ class Filling:
 
     async def mend(self, lane: Lane) -> None:
         """Give a lane a session again, however often it takes. Raises ClientError."""
+        while not lane.ready:
+            await self._try_to_mend(lane)
+
+    async def _try_to_mend(self, lane: Lane) -> None:
         try:
-            while not lane.ready:
-                if lane.reason is not None:
-                    await lane.backoff.wait(lane.reason)
-                try:
-                    await self._claim.take_up(lane, self)
-                except ClientError as exc:
-                    self.lost(lane, exc)
+            if lane.reason is not None:
+                await lane.backoff.wait(lane.reason)
+            try:
+                await self._claim.take_up(lane, self)
+            except ClientError as exc:
+                self.lost(lane, exc)
         except ClientError:
             self.given_up = True
             raise
-        if lane.reason is not None:
+        if lane.ready and lane.reason is not None:
             lane.reason = None
             self.resumed += 1
             self.watcher.connected()
@@ -298,16 +301,21 @@ class Filling:
                     self.again.appendleft(piece)
 
     async def _mended(self, lane: Lane, supply: Supply | None) -> bool:
-        """Mend a lane; False when the others did all there was to do meanwhile."""
-        idle = (supply is None or supply.ended) and not self.again and not lane.sent
-        if idle and any(other.ready for other in self.lanes):
-            return False
-        try:
-            with anyio.CancelScope() as lane.mending:
-                await self.mend(lane)
-        finally:
-            lane.mending = None
-        return lane.ready
+        """Mend a lane; False when the others did all there was to do meanwhile.
+
+        The first try is not given up for that: a lane is not of use to short calls otherwise.
+        """
+        while not lane.ready:
+            idle = (supply is None or supply.ended) and not self.again and not lane.sent
+            if idle and any(other.ready for other in self.lanes):
+                return False
+            with anyio.CancelScope() as scope:
+                lane.mending = scope if lane.reason is not None else None
+                try:
+                    await self._try_to_mend(lane)
+                finally:
+                    lane.mending = None
+        return True
 
     async def _take(self, lane: Lane, supply: Supply | None) -> Piece | None:
         """Choose what a lane sends next. None: there is nothing left for it."""

@@ -94,7 +94,10 @@ class Lane:
         """Put a piece's bytes behind room for a header, and return both. Raises SourceError."""
         memory = piece.memory
         if memory is not None and piece.base == piece.offset:
-            return memory.whole[: HEADER_BYTES + piece.length]
+            whole = memory.whole[: HEADER_BYTES + piece.length]
+            if piece.crc32c is None:
+                piece.crc32c = crc32c(whole[HEADER_BYTES:])
+            return whole
         if self._scratch is None or len(self._scratch.view) < piece.length:
             self._scratch = Memory(max(piece.length, self._filling.chunk_bytes))
         whole = self._scratch.whole[: HEADER_BYTES + piece.length]
