@@ -44,6 +44,19 @@ class Node(Protocol):
     def __call__(self, script: str, *args: object) -> Outcome: ...
 
 
+class Uringd(Protocol):
+    def __call__(self, *args: object) -> Outcome: ...
+
+
+def run(command: list[str], directory: Path) -> Outcome:
+    """Run a command to its end; what it prints on stdout is a receipt, or belongs to the error."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=ENDS_S, cwd=directory
+    )
+    receipt = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+    return Outcome(done.returncode, receipt, done.stderr + ("" if receipt else done.stdout))
+
+
 @pytest.fixture(scope="session")
 def node_command() -> str:
     """Find Node.js, or skip."""
@@ -55,21 +68,14 @@ def node_command() -> str:
 
 @pytest.fixture
 def node(node_command: str, tmp_path: Path) -> Node:
-    """Run a script of this directory to its end; what it prints on stdout is JSON or nothing."""
+    """Run a script of this directory."""
+    return lambda script, *args: run([node_command, str(HERE / script), *map(str, args)], tmp_path)
 
-    def run(script: str, *args: object) -> Outcome:
-        done = subprocess.run(
-            [node_command, HERE / script, *map(str, args)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=ENDS_S,
-            cwd=tmp_path,
-        )
-        receipt = json.loads(done.stdout) if done.stdout.startswith("{") else {}
-        return Outcome(done.returncode, receipt, done.stderr + ("" if receipt else done.stdout))
 
-    return run
+@pytest.fixture
+def uringd(tmp_path: Path) -> Uringd:
+    """Run our own command line."""
+    return lambda *args: run([*COMMAND, *map(str, args), "--json"], tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.second_client.conftest import Node, Served
+    from tests.second_client.conftest import Node, Served, Uringd
 
 MIB = 1 << 20
 SIZE = 9 * MIB + 5
@@ -99,3 +99,12 @@ def test_another_file_is_not_taken_for_the_rest(
     done = node("put.mjs", "--resume", cut_off, other, served.unix, request.node.name)
     assert done.code == 5
     assert done.error == "put.mjs: the upload has other bytes than the file: it is another file\n"
+
+
+def test_the_first_client_goes_on_with_what_the_second_lost(
+    uringd: Uringd, served: Served, source: Path, cut_off: str, request: pytest.FixtureRequest
+) -> None:
+    done = uringd("put", source, served.unix, "--name", request.node.name, "--resume", cut_off)
+    assert done.code == 0, done.error
+    assert (served.root / request.node.name).read_bytes() == source.read_bytes()
+    assert done.receipt["upload_id"] == cut_off
