@@ -1,0 +1,125 @@
+"""Commands of who runs a server: `uringd serve` and `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from uringd.command_line import EXIT_LOCAL, URL, die, json_option, read_token, token_option
+from uringd.config import BOUNDS, SLOT_BYTES_DEFAULT, Settings
+from uringd.config_file import ConfigError, load
+from uringd.urls import TcpUrl, Url
+
+
+@click.command()
+@click.option(
+    "--root", required=True, type=click.Path(path_type=Path), help="Directory to publish into."
+)
+@click.option(
+    "--listen",
+    "urls",
+    multiple=True,
+    type=URL,
+    help="Address to listen on, again for more. Port 0 is any free one.  [tcp://127.0.0.1:7433]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "io_uring", "threads"]),
+    default="auto",
+    show_default=True,
+    help="auto falls back to threads and says so; io_uring refuses to start without.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1),
+    default=1,
+    show_default=True,
+    help="Processes; one is what there is so far.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(*BOUNDS["slots"]),
+    help="Slots of the pool.  [default: 16, or what memory allows]",
+)
+@click.option(
+    "--slot-bytes",
+    type=click.IntRange(*BOUNDS["slot_bytes"]),
+    help=f"Bytes of one slot, and so of the longest chunk.  [default: {SLOT_BYTES_DEFAULT}]",
+)
+@click.option(
+    "--spool-max",
+    "spool_bytes_max",
+    type=int,
+    help="Bytes that all unfinished uploads may hold.  [default: what the disk has]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with more settings: limits, timeouts, expiry. See uringd/config.py.",
+)
+@token_option
+@click.option("--insecure", is_flag=True, help="Listen beyond loopback without a token.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="auto is readable on a terminal, JSON otherwise.",
+)
+def serve(
+    root: Path,
+    urls: tuple[Url, ...],
+    backend: str,
+    workers: int,  # noqa: ARG001  # one so far
+    slots: int | None,
+    slot_bytes: int | None,
+    spool_bytes_max: int | None,
+    config_file: Path | None,
+    token_file: Path | None,
+    insecure: bool,  # noqa: FBT001  # a flag of the command line
+    log_format: str,
+) -> None:
+    """Serve uploads into a directory until SIGTERM or Ctrl-C.
+
+    Prints "listening URL" on stdout for each address when it is ready; logs go to stderr. The first
+    signal lets unfinished uploads finish for 30 s, a second one ends them.
+    """
+    from uringd import serving  # noqa: PLC0415  # the ring is not for clients
+
+    said = {"slots": slots, "slot_bytes": slot_bytes, "spool_bytes_max": spool_bytes_max}
+    try:
+        more: dict[str, Any] = load(config_file) if config_file else {}
+        more |= {key: value for key, value in said.items() if value is not None}
+        settings = Settings(
+            root=root,
+            listen=urls or (TcpUrl("127.0.0.1", 7433),),
+            backend=backend,  # type: ignore[arg-type]  # click has checked it
+            token=read_token(token_file),
+            **more,
+        )
+    except (ConfigError, ValueError) as exc:
+        raise click.UsageError(str(exc)) from exc
+    open_to_all = [u for u in settings.listen if isinstance(u, TcpUrl) and not u.is_loopback]
+    if open_to_all and not settings.token and not insecure:
+        raise click.UsageError(
+            f"{open_to_all[0]} is reachable from other machines: give --token-file FILE, "
+            "or say --insecure"
+        )
+    error = serving.run(settings, log_format)  # type: ignore[arg-type]  # click has checked it
+    if error:
+        die(EXIT_LOCAL, error)
+
+
+@click.command()
+@click.argument("directory", default=".", type=click.Path(path_type=Path))
+@json_option
+def doctor(directory: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Say what this machine and DIRECTORY offer, and what mends what is missing."""
+    from uringd import doctoring  # noqa: PLC0415
+
+    error = doctoring.report(directory, as_json=as_json)
+    if error:
+        die(EXIT_LOCAL, error)
