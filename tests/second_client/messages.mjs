@@ -200,23 +200,36 @@ const bound = (low, high) => (value, where) => {
   if (value > high) throw new ProtocolError("OUT_OF_RANGE", `${where} is ${value}`);
   if (value < low) throw bad(`${where} is ${value}`);
 };
+// The table of "Messages": fields that must be set to anything but 0 or nothing.
+const NEEDED = {
+  HelloReply: ["instance_id", "chunk_bytes_max", "alignment", "credit", "uploads_max"],
+  CreateReply: ["upload_id", "upload", "chunk_bytes"],
+  ResumeReply: ["upload", "epoch", "chunk_bytes", "instance_id"],
+  Ack: ["instance_id"],
+  SyncReply: ["instance_id"],
+  Receipt: ["upload_id", "durability", "instance_id"],
+  UploadInfo: ["upload_id", "state"],
+  Error: ["code"],
+  Range: ["length"],
+};
 const FORMS = {
   chunk_bytes_max: bound(1, 16777216),
   chunk_bytes: bound(1, 16777216),
   alignment: bound(1, 16777216),
-  upload: bound(1n, 2n ** 64n - 1n), // a handle: of CreateReply and ResumeReply "never 0"
 };
 
 function check(name, field, value) {
   const where = `${name}.${field.name}`;
   if (value === undefined) return;
+  if (NEEDED[name]?.includes(field.name) && (value.length ?? Number(value)) === 0) {
+    throw bad(`${where} is needed`);
+  }
   if (field.type === "uint64" && field.name !== "upload") bound(0n, POSITION_MAX)(value, where);
   if (field.type === "enum" && nameOf(field.of, value) === undefined) throw bad(where);
-  if (where === "Error.code" && value === 0) throw bad("an ERROR without a code");
   if (field.name === "instance_id" && value.length !== 16) throw bad(`${where} is not of 16 bytes`);
   if (field.name === "upload_id" && !/^[0-9a-f]{32}$/.test(value)) throw bad(`${where}: ${value}`);
   if (TEXTS.includes(field.name) && Buffer.byteLength(value) > 1024) throw bad(`${where} is long`);
-  if (field.name === "credit") bound(name === "HelloReply" ? 1 : 0, 1048576)(value, where);
+  if (field.name === "credit") bound(0, 1048576)(value, where);
   else if (field.type !== "message") FORMS[field.name]?.(value, where);
   if (field.name === "features") checkFeatures(value);
   if (name === "ListReply" && value.length > 1024) throw bad(`${where} has ${value.length}`);
