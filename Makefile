@@ -21,6 +21,9 @@ lint: $(STAMP)   ## ruff, buf and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd protos && $(abspath $(BIN))/buf lint
+	@if tag=$$(git describe --tags --abbrev=0 2>/dev/null); then \
+		cd protos && $(abspath $(BIN))/buf breaking --against "../.git#tag=$$tag,subdir=protos"; \
+	else echo "buf breaking: no tag yet, nothing to break"; fi
 	$(BIN)/hadolint docker/Dockerfile
 
 types: $(STAMP)  ## mypy, strict
