@@ -200,6 +200,7 @@ class Watch:
             known = self._ledger.known(message.upload_id)
             known.name = asked.name
             known.created = True
+            known.refusal = None
             self._handles[message.upload] = known
             return
         if not asked.upload_id:

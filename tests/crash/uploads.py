@@ -94,21 +94,26 @@ class Upload:
                     return not await self._abort(known)
             elif outcome.code == LOST:
                 await trio.sleep(WAIT_S)
-            elif outcome.code == REFUSED and known is not None:
-                await self._refused(known, outcome)
+            elif outcome.code == REFUSED and (last := self._last()) is not None:
+                await self._refused(last, outcome)
             else:
                 raise self._broken(f"put ended with {outcome.code}: {outcome.said}")
         raise self._broken(f"{COMMANDS_MAX} commands did not bring it to an end")
 
     def _known(self) -> Known | None:
-        """The upload that can be gone on with: the last one of this name that anybody heard of."""
+        """The upload that can be gone on with: the last one of this name, unless there is none."""
+        last = self._last()
+        return last if last is not None and last.refusal is not ErrorCode.NOT_FOUND else None
+
+    def _last(self) -> Known | None:
+        """The last upload of this name that anybody heard of."""
         known = self._around.ledger.of_name(self.name)
-        return known[-1] if known and known[-1].refusal is not ErrorCode.NOT_FOUND else None
+        return known[-1] if known else None
 
     async def _refused(self, known: Known, outcome: Outcome) -> None:
         """Take a refusal: for now, or because CREATE never got as far as the server."""
         if known.refusal is ErrorCode.NOT_FOUND and not known.created:
-            return
+            return  # the next command creates it
         if known.refusal not in FOR_NOW:
             code = known.refusal.name if known.refusal else "no frame of ours"
             raise self._broken(f"put was refused ({code}): {outcome.said}")

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from uringio._trio.slots import SlotQueue
 
 
+SUBMIT_BYTES = 256 << 10
+"""What a writer fills before it lets the ring submit: slots of this size or more go one by one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a commit did.
@@ -106,6 +110,7 @@ class BulkWriter:
         self.accepted = 0
         self.written = 0
         self.durable = 0
+        self._prepared_bytes = 0
 
     async def __aenter__(self) -> Self:
         """Reserve the whole file when its size was declared. Raises `NoSpaceError`."""
@@ -313,8 +318,12 @@ class BulkWriter:
         self._behind.submit(slot, self._slot_start, self._filled, self._chunk_done)
         self._slot = None
         # Operations go to the kernel when trio waits: without this, a caller that never does would
-        # fill every slot before the disk saw the first.
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        # fill every slot before the disk saw the first. Small slots go together: a pass of the
+        # scheduler, with its system calls, costs more than a write of 64 KiB.
+        self._prepared_bytes += len(slot.memory)
+        if self._prepared_bytes >= SUBMIT_BYTES or not self._slots.free:
+            self._prepared_bytes = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _chunk_done(
         self, slot: Slot, offset: int, length: int, failure: OperationError | None

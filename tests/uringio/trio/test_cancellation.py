@@ -145,7 +145,7 @@ async def test_a_writer_cancelled_at_any_await_leaves_nothing_or_all(
 ) -> None:
     async with open_any(SLOTS, SLOT) as ring:
         cancelled, failed, through = await walk(ring, write_a_file, tmp_path, when)
-    assert cancelled > 10
+    assert cancelled >= 8
     assert failed == 0
     assert through >= 1
 
@@ -199,7 +199,7 @@ async def test_nor_do_faults_that_can_be_mended(
 ) -> None:
     async with open_any(SLOTS, SLOT, faults=FAULTS[kind]) as ring:
         cancelled, failed, through = await walk(ring, write_a_file, tmp_path, "parked")
-    assert cancelled > 10
+    assert cancelled >= 8
     assert failed == 0
     assert through >= 1
 
