@@ -175,3 +175,12 @@ def test_a_client_that_chose_its_id_is_known_before_the_answer(ledger: Ledger) -
     talk.watch.client_sent(talk._client.send_control(FrameType.CREATE, create, cookie=9))
     [known] = ledger.of_name("file")
     assert (known.upload_id, known.created) == (UPLOAD_ID, False)
+
+
+def test_an_upload_that_is_created_after_all_is_refused_no_more(ledger: Ledger) -> None:
+    talk = Talk(ledger)
+    error = pb.Error(code=pb.ErrorCode.ERROR_CODE_NOT_FOUND)
+    talk.ask(FrameType.RESUME, pb.Resume(upload_id=UPLOAD_ID), error)
+    assert ledger.known(UPLOAD_ID).refusal is ErrorCode.NOT_FOUND
+    talk.create()
+    assert ledger.known(UPLOAD_ID).refusal is None
