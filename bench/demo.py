@@ -30,12 +30,11 @@ from rich.table import Table
 from bench.harness.archive import TREES, Selection, select_files, start_tar
 from bench.harness.daemon import Daemon, put_command, read_receipt
 from bench.harness.environment import describe
-from bench.harness.figures import MIB
 from bench.harness.files import PIECE_BYTES, file_sha256, repeat_until, same_bytes
 from bench.harness.library import copy_through_slots
 from bench.harness.measurement import CannotRunError
-from bench.harness.method import size_text
 from bench.harness.plain import copy_plain
+from bench.harness.units import MIB, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Make a picture and a table from a result of `make bench`."""
+"""Make pictures and tables from a result of `make bench`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ sys.path.append(str(Path(__file__).parents[1]))  # python -I leaves it out: it i
 import click
 
 from bench.harness.block import BlockError, replace_block
-from bench.harness.figures import figures_of
+from bench.harness.document import blocks_of, show
 from bench.harness.measurement import CannotRunError
-from bench.harness.plot import draw
+from bench.harness.plot import save_all
 from bench.harness.results import Result, ResultError
-from bench.harness.tables import markdown, show
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-PICTURE = "fresh-file.svg"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,17 +32,18 @@ PICTURE = "fresh-file.svg"
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     default=HERE / "report",
-    help=f"Folder for the picture, {PICTURE}.  [default: bench/report]",
+    help="Folder for the pictures.  [default: bench/report]",
 )
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
-    help="Markdown file whose block between the figures markers is rewritten.",
+    help="Markdown file whose blocks between the markers of figures are rewritten.",
 )
 def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
-    """Draw a result as SVG, and show its table or write it into a Markdown file.
+    """Draw a result as SVG, and show its tables or write them into a Markdown file.
 
-    Without RESULT.json the newest file in bench/results is taken.
+    Without RESULT.json the newest file in bench/results is taken. A job that the result does not
+    have keeps the block it has.
 
     \b
     Examples:
@@ -53,19 +52,20 @@ def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
     """  # noqa: D301  # \b is click's: leave the next paragraph as it is
     try:
         result = Result.load(result_path or _newest())
-        figures = figures_of(result)
-        if not figures:
+        if not result.runs:
             raise ResultError("this result has no runs")
-        picture = output / PICTURE
-        draw(result, figures, picture)
-        click.echo(f"picture: {picture}")
+        pictures = save_all(result, output)
+        for picture in pictures.values():
+            click.echo(f"picture: {picture}")
         if into is None:
-            show(result, figures)
+            show(result)
         else:
-            image = os.path.relpath(picture, into.parent)
-            text = replace_block(into.read_text(), markdown(result, figures, image))
+            images = {name: os.path.relpath(path, into.parent) for name, path in pictures.items()}
+            text = into.read_text()
+            for name, block in blocks_of(result, images).items():
+                text = replace_block(text, name, block)
             into.write_text(text)
-            click.echo(f"table: {into}")
+            click.echo(f"tables: {into}")
     except (ResultError, BlockError, CannotRunError) as exc:
         raise click.ClickException(str(exc)) from exc
 

@@ -1,113 +1,84 @@
-"""Who takes part. Everything a table or the method says about a contender stands here.
-
-A contender's `run` names the function that measures it, as "module:function": the child that runs
-it imports that module and no other, so that its memory is its own.
-"""
+"""Who takes part. Everything a table or the method says about a contender stands here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bench.harness.contender import BUFFERED, Contender
+from bench.harness.peers.contenders import PEERS
 
 FIO = "fio"
 OS_WRITE = "os-write"
+SLOTS = "uringio-slots"
+WRITE = "uringio-write"
+PWRITE = "uringio-pwrite"
+PWRITE_MANY = "uringio-pwrite-many"
+CHAIN = "uringio-chain"
+ONE_BY_ONE = "uringio-one-by-one"
 THREADS = "uringio-threads"
 
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way to get bytes onto the disk.
-
-    `durable` says what holds when its time ends, `timed` from where to where that time is.
-    `checked` says that the content of its file is known. Who `uploads` needs a source file and a
-    second copy's space. Who is `optional` runs when asked for.
-    """
-
-    name: str
-    title: str
-    run: str
-    timed: str
-    durable: str
-    checked: bool = True
-    uploads: bool = False
-    optional: bool = False
-
-
-IN_PROCESS = "create to commit"
+CREATE_TO_COMMIT = "create to commit"
+PUBLISHED = "file fsynced, renamed, directory fsynced"
 UPLOADED = "CREATE to receipt, as the server measures"
+OPEN_TO_CLOSE = "open to close"
+FIO_TIME = "its own runtime, with end_fsync, without start, creation and fallocate"
+FSYNCED = "file fsynced"
+
+
+def _fio(name: str, title: str, engine: str) -> Contender:
+    run = f"bench.harness.fio:{engine}"
+    return Contender(name, title, "yardstick", run, FIO_TIME, FSYNCED, checked=False)
+
+
+def _writer(name: str, title: str, function: str) -> Contender:
+    """Make a new file by BulkWriter."""
+    run = f"bench.harness.library:{function}"
+    return Contender(name, title, "ours", run, CREATE_TO_COMMIT, PUBLISHED)
+
+
+def _without(name: str, what: str, function: str) -> Contender:
+    """Do as `uringio-slots` or `uringio-pwrite-many` does, with one choice of ours switched off."""
+    run = f"bench.harness.ablations:{function}"
+    return Contender(name, f"uringio without {what}", "without", run, CREATE_TO_COMMIT, PUBLISHED)
+
+
+def _in_place(name: str, title: str, function: str) -> Contender:
+    """Write into a file that is there, by UringFile."""
+    run = f"bench.harness.offsets:{function}"
+    return Contender(name, title, "ours", run, OPEN_TO_CLOSE, FSYNCED)
+
+
+def _upload(name: str, title: str, function: str) -> Contender:
+    run = f"bench.harness.upload:{function}"
+    return Contender(name, title, "ours", run, UPLOADED, PUBLISHED, uploads=True)
+
+
+def _plain(name: str, title: str, function: str, untimed: str = "") -> Contender:
+    run = f"bench.harness.plain:{function}"
+    return Contender(name, title, "plain", run, OPEN_TO_CLOSE, FSYNCED, untimed=untimed)
+
 
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender(
-            FIO,
-            "fio io_uring, O_DIRECT, QD16",
-            "bench.harness.fio:fresh_file",
-            "its own runtime, with end_fsync, without start, creation and fallocate",
-            "file fsynced",
-            checked=False,
-        ),
-        Contender(
-            "uringio-slots",
-            "uringio, slots, size known",
-            "bench.harness.library:slots_sized",
-            IN_PROCESS,
-            "file fsynced, renamed, directory fsynced",
-        ),
-        Contender(
-            "uringio-unsized",
-            "uringio, slots, size unknown",
-            "bench.harness.library:slots_unsized",
-            IN_PROCESS,
-            "file fsynced, renamed, directory fsynced",
-        ),
-        Contender(
-            "uringio-write",
-            "uringio, write(data), copied",
-            "bench.harness.library:write_copy",
-            IN_PROCESS,
-            "file fsynced, renamed, directory fsynced",
-        ),
-        Contender(
-            "uringd-tcp",
-            "uringd put, TCP loopback",
-            "bench.harness.upload:over_tcp",
-            UPLOADED,
-            "file fsynced, renamed, directory fsynced",
-            uploads=True,
-        ),
-        Contender(
-            "uringd-unix",
-            "uringd put, Unix socket",
-            "bench.harness.upload:over_unix",
-            UPLOADED,
-            "file fsynced, renamed, directory fsynced",
-            uploads=True,
-        ),
-        Contender(
-            OS_WRITE,
-            "os.write + fsync",
-            "bench.harness.plain:os_write",
-            "open to close",
-            "file fsynced",
-        ),
-        Contender(
-            "os-pwrite-direct",
-            "os.pwrite, O_DIRECT, one at a time",
-            "bench.harness.plain:pwrite_direct",
-            "open to close",
-            "file fsynced",
-            optional=True,
-        ),
-        Contender(
-            THREADS,
-            "uringio, slots, thread ring",
-            "bench.harness.library:slots_threads",
-            IN_PROCESS,
-            "file fsynced, renamed, directory fsynced",
-            optional=True,
-        ),
+        _fio(FIO, "fio io_uring, O_DIRECT", "io_uring"),
+        _fio("fio-libaio", "fio libaio, O_DIRECT", "libaio"),
+        _writer(SLOTS, "uringio, slots, size known", "slots_sized"),
+        _writer("uringio-unsized", "uringio, slots, size unknown", "slots_unsized"),
+        _writer(WRITE, "uringio, write(data), copied", "write_copy"),
+        _writer(THREADS, "uringio, slots, thread ring", "slots_threads"),
+        _upload("uringd-tcp", "uringd put, TCP loopback", "over_tcp"),
+        _upload("uringd-unix", "uringd put, Unix socket", "over_unix"),
+        _in_place(PWRITE, "uringio, pwrite, awaited one by one", "pwrite"),
+        _in_place(PWRITE_MANY, "uringio, pwrite_many", "pwrite_many"),
+        _in_place(CHAIN, "uringio, chain: one submission", "chain"),
+        _in_place(ONE_BY_ONE, "uringio, one awaited after the other", "one_by_one"),
+        _without("no-registered", "registered buffers", "unregistered"),
+        _without("no-huge-pages", "huge pages", "small_pages"),
+        _without("no-fallocate", "fallocate", "unreserved"),
+        _without("no-direct", "O_DIRECT", "buffered"),
+        _without("no-batching", "batching", "unbatched"),
+        _plain(OS_WRITE, "os.write + fsync", "os_write", untimed=BUFFERED),
+        _plain("os-pwrite-direct", "os.pwrite, O_DIRECT, one at a time", "pwrite_direct"),
+        _plain("os-pwrite-threads", "os.pwrite, O_DIRECT, thread pool", "pwrite_threads"),
+        *PEERS,
     )
 }
-
-REFERENCES = (FIO, OS_WRITE)
-"""What ratios are given over."""

@@ -8,6 +8,7 @@ changed places is found out, and the checksum of the whole is known in advance.
 
 from __future__ import annotations
 
+import mmap
 import random
 import struct
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ import crc32c
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bench.harness.cell import Cell
 
 SEED = 20_261_121
 """Any number: the same bytes in every process."""
@@ -31,6 +34,23 @@ def make_block(length: int) -> bytearray:
 def stamp(block: bytearray | memoryview, number: int) -> None:
     """Turn a block into block `number` of the file."""
     STAMP.pack_into(block, 0, number)
+
+
+def aligned_blocks(cell: Cell, count: int) -> list[memoryview]:
+    """Make `count` blocks of that content, in page-aligned memory, as direct writes demand.
+
+    Private memory and huge pages, as the library's own pool has: contenders differ in what they do
+    with it. The first eight bytes are free for the stamp.
+    """
+    length = cell.block_bytes
+    memory = mmap.mmap(-1, count * length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    view, block = memoryview(memory), make_block(length)
+    blocks = [view[start : start + length] for start in range(0, count * length, length)]
+    for piece in blocks:
+        piece[:] = block
+    return blocks
 
 
 def expected_crc(size: int, block_bytes: int) -> int:

@@ -11,15 +11,16 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from bench.harness.contenders import REFERENCES
+from bench.harness.units import GIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
+    from bench.harness.cell import Cell
+    from bench.harness.jobs import Job
     from bench.harness.results import Result, Run
 
-MIB = 1 << 20
-GIB = 1 << 30
+    Value = Callable[[Run], float | None]
 
 DISTURBED_SHARE = 0.1
 """Other processes used more than this share of all CPUs during a measurement: it is marked."""
@@ -43,15 +44,23 @@ class Spread:
         mad = statistics.median(abs(value - median) for value in known)
         return cls(median, known[0], known[-1], mad, len(known))
 
+    def times(self, factor: float) -> Spread:
+        """Give it in another unit."""
+        median, low, high, mad = (
+            value * factor for value in (self.median, self.low, self.high, self.mad)
+        )
+        return Spread(median, low, high, mad, self.count)
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What became of one contender.
+    """What became of one contender in one cell.
 
     `rate` and `wall_rate` in MiB/s, by the time that counts and by the time around all of it;
     `cpu` and `kworkers` in CPU seconds per GiB, `client_cpu` too where there is a client;
-    `over` the ratios of rates over the references; `rss_bytes` the highest peak.
-    `disturbed` and `unrested` count runs.
+    `over` the ratios of rates over the job's references; `cached` the share of the file in the page
+    cache afterwards; `latency_us` and its ratios over the main reference by percentile;
+    `rss_bytes` the highest peak. `disturbed` and `unrested` count runs.
     """
 
     rate: Spread
@@ -60,6 +69,9 @@ class Figures:
     kworkers: Spread | None
     client_cpu: Spread | None
     over: dict[str, Spread]
+    cached: Spread | None
+    latency_us: dict[str, Spread]
+    latency_over: dict[str, Spread]
     rss_bytes: int | None
     disturbed: int
     unrested: int
@@ -69,42 +81,92 @@ class Figures:
         return asdict(self)
 
 
-def figures_of(result: Result) -> dict[str, Figures]:
-    """Compute the figures of every contender that has runs, in the order they were asked for."""
-    rates = {
-        name: {run.round: _rate(result, run) for run in result.runs_of(name)}
-        for name in result.settings.contenders
-    }
-    return {name: _figures(result, name, rates) for name in rates if rates[name]}
+CellFigures = dict[str, Figures]
+"""By contender, in the order in which they were asked for."""
 
 
-def paired_ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Spread | None:
-    """Ratio round by round; None when the two never ran in the same round."""
-    ratios = [rate / theirs[number] for number, rate in ours.items() if theirs.get(number)]
+def figures_of(result: Result, job: Job, cell: Cell) -> CellFigures:
+    """Compute the figures of every contender that has runs in a cell."""
+    found = {name: result.runs_of(job, cell, name) for name in job.contenders}
+    return {name: _figures(result, job, cell, found, name) for name in found if found[name]}
+
+
+def paired(ours: Iterable[Run], theirs: Iterable[Run], value: Value) -> Spread | None:
+    """Take the ratio of a value round by round; None when the two never ran in the same round."""
+    references = {run.round: value(run) for run in theirs}
+    pairs = [(value(run), references.get(run.round)) for run in ours]
+    ratios = [mine / other for mine, other in pairs if mine is not None and other]
     return Spread.of(ratios) if ratios else None
 
 
-def _figures(result: Result, name: str, rates: Mapping[str, Mapping[int, float]]) -> Figures:
-    runs = result.runs_of(name)
-    gib = result.settings.size_bytes / GIB
-    measured = [run.measurement for run in runs]
-    kworkers = [m.kworkers_s / gib for m in measured if m.kworkers_s is not None]
-    clients = [m.facts["client_cpu_s"] / gib for m in measured if "client_cpu_s" in m.facts]
-    peaks = [m.rss_bytes for m in measured if m.rss_bytes is not None]
-    ratios = {other: paired_ratios(rates[name], rates.get(other, {})) for other in REFERENCES}
+def spread_of(runs: Iterable[Run], value: Value) -> Spread | None:
+    """Take a value of every run that has it; None when none has."""
+    known = [found for found in map(value, runs) if found is not None]
+    return Spread.of(known) if known else None
+
+
+def speed(run: Run) -> float:
+    """Be bigger for the faster: runs of one cell all write the same."""
+    return 1 / run.measurement.seconds
+
+
+def cpu_s(run: Run) -> float:
+    """CPU seconds of the contender's process, its io-wq workers included."""
+    return run.measurement.user_s + run.measurement.system_s
+
+
+def latency_of(percentile: str) -> Value:
+    """Make the function that takes this percentile, in microseconds."""
+
+    def value(run: Run) -> float | None:
+        found: dict[str, float] = run.measurement.facts.get("latency_us", {})
+        return found.get(percentile)
+
+    return value
+
+
+def _figures(
+    result: Result, job: Job, cell: Cell, found: dict[str, list[Run]], name: str
+) -> Figures:
+    runs = found[name]
+    size, gib = cell.size_bytes, cell.size_bytes / GIB
     cpus = int(result.environment["cpu_count"])
+    peaks = [run.measurement.rss_bytes for run in runs if run.measurement.rss_bytes is not None]
+    percentiles = latency_names(runs) if cell.timed else []
     return Figures(
-        rate=Spread.of(rates[name].values()),
-        wall_rate=Spread.of(result.settings.size_bytes / MIB / m.wall_s for m in measured),
-        cpu=Spread.of((m.user_s + m.system_s) / gib for m in measured),
-        kworkers=Spread.of(kworkers) if kworkers else None,
-        client_cpu=Spread.of(clients) if clients else None,
-        over={other: ratio for other, ratio in ratios.items() if ratio is not None},
+        rate=Spread.of(size / MIB / run.measurement.seconds for run in runs),
+        wall_rate=Spread.of(size / MIB / run.measurement.wall_s for run in runs),
+        cpu=Spread.of(cpu_s(run) / gib for run in runs),
+        kworkers=_scaled(runs, lambda run: run.measurement.kworkers_s, 1 / gib),
+        client_cpu=_scaled(runs, lambda run: run.measurement.facts.get("client_cpu_s"), 1 / gib),
+        over=_known({other: paired(runs, found.get(other, []), speed) for other in job.over}),
+        cached=_scaled(runs, lambda run: run.cached_bytes, 1 / size),
+        latency_us=_known({p: spread_of(runs, latency_of(p)) for p in percentiles}),
+        latency_over=_known(
+            {p: paired(runs, found.get(job.over[0], []), latency_of(p)) for p in percentiles}
+        ),
         rss_bytes=max(peaks, default=None),
-        disturbed=sum(m.others_s > DISTURBED_SHARE * m.wall_s * cpus for m in measured),
+        disturbed=sum(_is_disturbed(run, cpus) for run in runs),
         unrested=sum(not run.rested for run in runs),
     )
 
 
-def _rate(result: Result, run: Run) -> float:
-    return result.settings.size_bytes / MIB / run.measurement.seconds
+def latency_names(runs: Iterable[Run]) -> list[str]:
+    """Name the percentiles that the runs have."""
+    return list(
+        {name: None for run in runs for name in run.measurement.facts.get("latency_us", {})}
+    )
+
+
+def _scaled(runs: Iterable[Run], value: Value, factor: float) -> Spread | None:
+    found = spread_of(runs, value)
+    return found.times(factor) if found else None
+
+
+def _known(spreads: dict[str, Spread | None]) -> dict[str, Spread]:
+    return {name: spread for name, spread in spreads.items() if spread is not None}
+
+
+def _is_disturbed(run: Run, cpus: int) -> bool:
+    measured = run.measurement
+    return measured.others_s > DISTURBED_SHARE * measured.wall_s * cpus

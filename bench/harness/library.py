@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -17,71 +17,85 @@ from bench.harness.measurement import CannotRunError, Measurement
 from bench.harness.meter import Meter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from bench.harness.measurement import Job
+    from bench.harness.measurement import Order
+
+    OpenRing = Callable[[int, int], AbstractAsyncContextManager[uringio.Ring]]
 
 
-def slots_sized(job: Job) -> Measurement:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the writer is used. `open_ring` takes the number of slots and their size in bytes."""
+
+    sized: bool = True
+    copy: bool = False
+    direct: Literal["auto", "never"] = "auto"
+    open_ring: OpenRing = uringio.open_ring
+
+
+def slots_sized(order: Order) -> Measurement:
     """Fill lent slots; the size is declared, so the whole file is reserved first."""
-    return _run(job, size=job.size_bytes, copy=False)
+    return measure_writer(order, Way())
 
 
-def slots_unsized(job: Job) -> Measurement:
+def slots_unsized(order: Order) -> Measurement:
     """Fill lent slots; the size is not known, so the reservation grows in steps."""
-    return _run(job, size=None, copy=False)
+    return measure_writer(order, Way(sized=False))
 
 
-def write_copy(job: Job) -> Measurement:
+def write_copy(order: Order) -> Measurement:
     """Hand over bytes, which the writer copies into its slots."""
-    return _run(job, size=job.size_bytes, copy=True)
+    return measure_writer(order, Way(copy=True))
 
 
-def slots_threads(job: Job) -> Measurement:
+def slots_threads(order: Order) -> Measurement:
     """Do as `slots_sized` does, with worker threads in the place of io_uring."""
-    return _run(job, size=job.size_bytes, copy=False, backend="threads")
+    threads = functools.partial(uringio.open_ring, backend="threads")
+    return measure_writer(order, Way(open_ring=threads))
 
 
-def _run(
-    job: Job,
-    *,
-    size: int | None,
-    copy: bool,
-    backend: Literal["io_uring", "threads"] = "io_uring",
-) -> Measurement:
+def measure_writer(order: Order, way: Way) -> Measurement:
+    """Write a new file in that way."""
     try:
-        return trio.run(functools.partial(_measure, job, size=size, copy=copy, backend=backend))
+        return trio.run(_measure, order, way)
     except uringio.UnavailableError as exc:
         raise CannotRunError(str(exc)) from exc
 
 
-async def _measure(
-    job: Job, *, size: int | None, copy: bool, backend: Literal["io_uring", "threads"]
-) -> Measurement:
-    """Open the ring and fill its slots; then, on the clock, from create to commit."""
-    block = make_block(job.block_bytes)
-    blocks = job.size_bytes // job.block_bytes
+async def _measure(order: Order, way: Way) -> Measurement:
+    """Open the ring and fill its slots; then, on the clock, from create to commit.
+
+    As many slots as writes may be in flight. A pool has two at the least, so for one in flight each
+    block is waited for (`flush`).
+    """
+    cell = order.cell
+    block = make_block(cell.block_bytes)
     meter = Meter()
     opening = time.perf_counter()
-    async with uringio.open_ring(job.depth, job.block_bytes, backend=backend) as ring:
+    async with way.open_ring(max(2, cell.depth), cell.block_bytes) as ring:
         opened_s = time.perf_counter() - opening
-        if not copy:
-            await fill_slots(ring, job.target, block)
+        if not way.copy:
+            await fill_slots(ring, order.target, block)
         meter.start()
-        async with ring.create(job.target, size) as writer:
-            if copy:
-                for number in range(blocks):
+        size = cell.size_bytes if way.sized else None
+        async with ring.create(order.target, size, direct=way.direct) as writer:
+            for number in range(cell.blocks):
+                if way.copy:
                     stamp(block, number)
                     await writer.write(block)
-            else:
-                for number in range(blocks):
+                else:
                     async with writer.slot() as slot:
                         stamp(slot.view, number)
-                        slot.length = job.block_bytes
+                        slot.length = cell.block_bytes
+                if cell.depth == 1:
+                    await writer.flush()
             receipt = await writer.commit()
         usage = meter.stop()
         facts = _facts(receipt, ring, opened_s)
-    return Measurement.of_this_process(job, usage, facts)
+    return Measurement.of_this_process(order, usage, facts)
 
 
 async def fill_slots(ring: uringio.Ring, target: Path, block: bytearray) -> None:
@@ -104,13 +118,18 @@ async def fill_slots(ring: uringio.Ring, target: Path, block: bytearray) -> None
 def _facts(receipt: uringio.Receipt, ring: uringio.Ring, opened_s: float) -> dict[str, Any]:
     facts = asdict(receipt)
     del facts["path"]
+    return facts | ring_facts(ring) | {"open_ring_s": opened_s}
+
+
+def ring_facts(ring: uringio.Ring) -> dict[str, Any]:
+    """Say what a ring is made of."""
     features = ring.features
-    return facts | {
+    return {
+        "backend": features.backend,
         "huge_pages": features.huge_pages,
         "registered_slots": features.registered_slots,
         "setup_flags": list(features.setup_flags),
         "notes": list(features.notes),
-        "open_ring_s": opened_s,
         "slot_waits": ring.statistics().slot_waits,
     }
 

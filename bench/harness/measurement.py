@@ -10,24 +10,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from bench.harness.cell import Cell
 from bench.harness.meter import Usage, peak_rss_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Order:
     """One measurement to make.
 
-    `directory` is new and empty, and whoever made it removes it. `size_bytes` is a multiple of
-    `block_bytes`; `depth` is how many writes may be in flight where a contender can choose.
-    `rest_timeout_s` is how long to wait for the disk to do nothing, where that is called for.
-    `source` is the file an upload reads.
+    `directory` is new, and whoever made it removes it; it is empty, but for the target where that
+    is to be written into. `rest_timeout_s` is how long to wait for the disk to do nothing, where
+    that is called for. `source` is the file an upload reads.
     """
 
     contender: str
     directory: str
-    size_bytes: int
-    block_bytes: int
-    depth: int
+    cell: Cell
     rest_timeout_s: float
     source: str = ""
 
@@ -43,7 +41,8 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        return cls(**(fields | {"cell": Cell(**fields["cell"])}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,9 @@ class Measurement:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_this_process(cls, job: Job, usage: Usage, facts: dict[str, Any] | None = None) -> Self:
+    def of_this_process(
+        cls, order: Order, usage: Usage, facts: dict[str, Any] | None = None
+    ) -> Self:
         """Make it from a stretch of this process's life, all of which counts."""
         return cls(
             seconds=usage.wall_s,
@@ -78,7 +79,7 @@ class Measurement:
             kworkers_s=usage.kworkers_s,
             others_s=usage.others_s(usage.user_s + usage.system_s),
             rss_bytes=peak_rss_bytes(),
-            path=str(job.target),
+            path=str(order.target),
             facts=facts or {},
         )
 
@@ -94,3 +95,7 @@ class Measurement:
 
 class CannotRunError(Exception):
     """A contender cannot do its job here: the text is one sentence that says why."""
+
+
+class DiskFullError(Exception):
+    """The disk is full: no contender can go on."""

@@ -5,48 +5,66 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.harness.contenders import CONTENDERS
-from bench.harness.figures import GIB, MIB
+from bench.harness.units import rounds_text, size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.harness.cell import Cell
     from bench.harness.environment import Environment
+    from bench.harness.jobs import Job
     from bench.harness.results import Settings
-
-
-def size_text(length: int) -> str:
-    """Say a number of bytes as people do: 2 GiB, 512 MiB, 64 KiB."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (1 << 10, "KiB")):
-        if length >= unit:
-            return f"{length / unit:.1f} {name}".replace(".0 ", " ")
-    return f"{length} bytes"
-
-
-def rounds_text(rounds: int) -> str:
-    """Say a number of rounds."""
-    return "1 round" if rounds == 1 else f"{rounds} rounds"
 
 
 def method_lines(settings: Settings, environment: Environment) -> list[str]:
     """One sentence a line."""
     memory = "; then all free memory is filled with page cache" * (settings.memory == "in-use")
     text = f"""
-Each run writes {size_text(settings.size_bytes)} in {size_text(settings.block_bytes)} blocks to a \
-new file on {environment["file_system"]}, up to {settings.depth} writes in flight where one can \
-choose.
-{rounds_text(settings.rounds)}: every contender runs once a round, each round begins with another \
-one, every run is a process of its own.
+{rounds_text(settings.rounds)} on {environment["file_system"]}: every contender runs once a round \
+and cell, each round begins with another one, every run is a process of its own.
 Before a run the last file is removed, everything is synced, and the device is waited for until \
 it rests{memory}.
-Ratios are taken within a round, then the median over the rounds; below it the lowest and highest.
+Ratios are taken within a round, then the median over the rounds; with it the lowest and highest.
 CPU is user and system time of the process with its io-wq workers (of an upload: of the daemon; of \
 fio: less its start-up); kernel threads of the whole machine (write-back, journal) are in a column \
 of their own.
+Page cache is what it holds of the file right after (mincore).
 Content is random and known: every file but fio's is read back once and its checksum compared.
+A file that is written into was written in full before, with other content, and is not cached.
+Latency is from before the submission to the completion as the writer sees it (fio: its lat).
+pwrite_many keeps as many writes in flight as the cell says, by a change from outside.
+What is switched off: a ring that registers nothing; prctl(PR_SET_THP_DISABLE); a reservation that \
+does nothing; direct="never"; a ring that submits each operation by itself.
 """
     lines = text.strip().splitlines()
-    for name in settings.contenders:
+    lines += [f"{job.name}: {job.title} ({job_text(job)})." for job in settings.jobs]
+    for name in settings.contenders():
         contender = CONTENDERS[name]
         lines.append(f"{name}: {contender.title}; time: {contender.timed}; {contender.durable}.")
     return lines
+
+
+def job_text(job: Job) -> str:
+    """Say what a job writes, cell by cell or in short."""
+    if len(job.cells) <= TOLD_CELLS_MAX:
+        return "; ".join(map(cell_text, job.cells))
+    blocks = _from_to([size_text(cell.block_bytes) for cell in job.cells])
+    depths = _from_to([str(cell.depth) for cell in job.cells])
+    return f"{len(job.cells)} cells: blocks of {blocks}, depth {depths}"
+
+
+TOLD_CELLS_MAX = 3
+
+
+def cell_text(cell: Cell) -> str:
+    """Say what is written: 2 GiB in blocks of 1 MiB, QD16."""
+    return (
+        f"{size_text(cell.size_bytes)} in blocks of {size_text(cell.block_bytes)}, QD{cell.depth}"
+    )
+
+
+def _from_to(texts: Sequence[str]) -> str:
+    return f"{texts[0]} to {texts[-1]}"
 
 
 def environment_lines(environment: Environment) -> list[str]:

@@ -2,53 +2,106 @@
 
 from __future__ import annotations
 
-import mmap
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from bench.harness.content import make_block, stamp
+from bench.harness.content import aligned_blocks, make_block, stamp
+from bench.harness.latency import Latencies
 from bench.harness.measurement import CannotRunError, Measurement
 from bench.harness.meter import Meter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.harness.measurement import Job
+    from bench.harness.measurement import Order
 
 
-def os_write(job: Job) -> Measurement:
-    """Append block after block through the page cache, then one fsync."""
-    block = make_block(job.block_bytes)
+def os_write(order: Order) -> Measurement:
+    """Write block after block through the page cache, then one fsync."""
+    cell = order.cell
+    block = make_block(cell.block_bytes)
     meter = Meter()
     meter.start()
-    fd = os.open(job.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    for number in range(job.size_bytes // job.block_bytes):
+    fd = open_target(order)
+    for number in cell.numbers():
         stamp(block, number)
+        if cell.pattern == "random":
+            os.lseek(fd, number * cell.block_bytes, os.SEEK_SET)
         write_all(fd, block)
+        if cell.pattern == "log":
+            os.fdatasync(fd)
     os.fsync(fd)
     os.close(fd)
-    return Measurement.of_this_process(job, meter.stop())
+    return Measurement.of_this_process(order, meter.stop())
 
 
-def pwrite_direct(job: Job) -> Measurement:
-    """Reserve the file, then one O_DIRECT write after the other, then one fsync."""
-    block = mmap.mmap(-1, job.block_bytes)  # page-aligned, as O_DIRECT demands
-    block[:] = bytes(make_block(job.block_bytes))
-    view = memoryview(block)
+def pwrite_direct(order: Order) -> Measurement:
+    """Reserve a new file, then one O_DIRECT write after the other, then one fsync."""
+    cell = order.cell
+    (block,) = aligned_blocks(cell, 1)
+    latencies = Latencies(cell)
     meter = Meter()
     meter.start()
+    fd = open_direct(order)
+    write = latencies.watch(lambda memory, offset: pwrite_whole(fd, memory, offset))
+    for number in cell.numbers():
+        stamp(block, number)
+        write(block, number * cell.block_bytes)
+        if cell.pattern == "log":
+            os.fdatasync(fd)
+    os.fsync(fd)
+    os.close(fd)
+    return Measurement.of_this_process(order, meter.stop(), latencies.facts())
+
+
+def pwrite_threads(order: Order) -> Measurement:
+    """Do the same in as many threads as writes may be in flight, each with a block of its own."""
+    cell = order.cell
+    blocks = aligned_blocks(cell, cell.depth)
+    latencies = Latencies(cell)
+    meter = Meter()
+    with ThreadPoolExecutor(cell.depth) as pool:
+        meter.start()
+        fd = open_direct(order)
+        write = latencies.watch(lambda memory, offset: pwrite_whole(fd, memory, offset))
+        numbers = cell.numbers()
+
+        def write_on(block: memoryview, numbers: Iterator[int]) -> None:
+            for number in numbers:
+                stamp(block, number)
+                write(block, number * cell.block_bytes)
+
+        for done in [pool.submit(write_on, block, numbers) for block in blocks]:
+            done.result()
+        os.fsync(fd)
+        os.close(fd)
+        usage = meter.stop()
+    return Measurement.of_this_process(order, usage, latencies.facts())
+
+
+def open_target(order: Order, flags: int = 0) -> int:
+    """Open the target for writing: a new file, or the one that is there."""
+    new = os.O_CREAT | os.O_EXCL if order.cell.pattern == "fresh" else 0
+    return os.open(order.target, os.O_WRONLY | new | flags)
+
+
+def open_direct(order: Order) -> int:
+    """Do that with O_DIRECT, and reserve the blocks of a new file."""
     try:
-        fd = os.open(job.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT)
+        fd = open_target(order, os.O_DIRECT)
     except OSError as exc:
         raise CannotRunError(f"no O_DIRECT on this file system: {exc.strerror}") from exc
-    os.posix_fallocate(fd, 0, job.size_bytes)
-    for number in range(job.size_bytes // job.block_bytes):
-        stamp(view, number)
-        if os.pwrite(fd, view, number * job.block_bytes) != job.block_bytes:
-            raise CannotRunError("a direct write was short: is the disk full?")
-    os.fsync(fd)
-    os.close(fd)
-    return Measurement.of_this_process(job, meter.stop())
+    if order.cell.pattern == "fresh":
+        os.posix_fallocate(fd, 0, order.cell.size_bytes)
+    return fd
+
+
+def pwrite_whole(fd: int, memory: memoryview, offset: int) -> None:
+    """Write a block, or say that it was cut short."""
+    if os.pwrite(fd, memory, offset) != len(memory):
+        raise CannotRunError("a direct write was short: is the disk full?")
 
 
 def copy_plain(source: Path, target: Path, block_bytes: int) -> None:

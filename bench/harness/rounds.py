@@ -1,23 +1,29 @@
-"""Rounds: every contender once, in an order that moves on, each in a process of its own."""
+"""Rounds: each contender of each cell once, in an order that moves on, in a process of its own."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bench.harness.contenders import CONTENDERS
 from bench.harness.content import expected_crc, file_crc
 from bench.harness.daemon import PYTHON
-from bench.harness.measurement import CannotRunError, Job, Measurement
+from bench.harness.measurement import CannotRunError, DiskFullError, Measurement, Order
+from bench.harness.prepare import lay_out
 from bench.harness.quiet import fresh_directory, wait_for_rest
+from bench.harness.resident import cached_bytes
 from bench.harness.results import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
+    from bench.harness.cell import Cell
+    from bench.harness.jobs import Job
     from bench.harness.memory import MemoryFiller
     from bench.harness.results import Result
 
@@ -30,6 +36,16 @@ END_TIMEOUT_S = 10.0
 
 class ContentError(Exception):
     """A contender's file is not what it was told to write."""
+
+
+class Watcher(Protocol):
+    """Who is told how it goes."""
+
+    def begin(self, number: int, job: Job, cell: Cell, name: str) -> None:
+        """Hear that a measurement begins, in round `number`."""
+
+    def end(self, run: Run | None) -> None:
+        """Hear what became of it: None when the contender cannot do the job."""
 
 
 def rotated(names: Sequence[str], by: int) -> list[str]:
@@ -51,71 +67,80 @@ class Rounds:
     directory: Path
     source: Path
     filler: MemoryFiller | None
-    before: Callable[[int, str], None]
-    after: Callable[[Run], None]
+    watcher: Watcher
 
     def run(self) -> None:
-        """Run them. A contender that cannot do its job is left out from then on.
+        """Run them. A contender that cannot do its job is left out of that job from then on.
 
-        Raises ContentError for a wrong file: figures of wrong bytes are worth nothing.
+        Raises ContentError for a wrong file: figures of wrong bytes are worth nothing. However it
+        ends, `result` has whole cells only: who ran in one ran beside all the others.
         """
-        for number, position, name in self._order():
-            if name in self.result.missing:
-                continue
-            self.before(number, name)
-            directory = fresh_directory(self.directory / "run")
-            rested = wait_for_rest(directory, self.result.settings.rest_timeout_s)
-            if self.filler is not None:
-                self.filler.fill()
-            try:
-                measurement = measure(self._job(name, directory))
-                self._check(name, measurement)
-            except CannotRunError as exc:
-                self.result.missing[name] = str(exc)
-                continue
-            run = Run(number, position, name, rested, measurement)
-            self.result.runs.append(run)
-            self.after(run)
+        for number in range(self.result.settings.rounds):
+            for job in self.result.settings.jobs:
+                for cell in job.cells:
+                    before = len(self.result.runs)
+                    try:
+                        self._run_cell(number, job, cell)
+                    except BaseException:
+                        del self.result.runs[before:]
+                        raise
         fresh_directory(self.directory / "run").rmdir()
 
-    def _order(self) -> Iterator[tuple[int, int, str]]:
-        for number in range(self.result.settings.rounds):
-            for position, name in enumerate(rotated(self.result.settings.contenders, number)):
-                yield number, position, name
+    def _run_cell(self, number: int, job: Job, cell: Cell) -> None:
+        missing = self.result.missing.setdefault(job.name, {})
+        for position, name in enumerate(rotated(job.contenders, number)):
+            if name in missing:
+                continue
+            self.watcher.begin(number, job, cell, name)
+            run = None
+            try:
+                rested, measurement = self._measure(cell, name)
+                cached = cached_bytes(Path(measurement.path))
+                self._check(job, cell, name, measurement)
+            except CannotRunError as exc:
+                if os.strerror(errno.ENOSPC) in str(exc):
+                    raise DiskFullError(f"the disk is full: {name} said {exc}") from exc
+                missing[name] = str(exc).rstrip(".")
+            else:
+                run = Run(number, position, job.name, cell.name, name, rested, cached, measurement)
+                self.result.runs.append(run)
+            self.watcher.end(run)
 
-    def _job(self, name: str, directory: Path) -> Job:
-        settings = self.result.settings
-        source = str(self.source) if CONTENDERS[name].uploads else ""
-        return Job(
-            contender=name,
-            directory=str(directory),
-            size_bytes=settings.size_bytes,
-            block_bytes=settings.block_bytes,
-            depth=settings.depth,
-            rest_timeout_s=settings.rest_timeout_s,
-            source=source,
-        )
+    def _measure(self, cell: Cell, name: str) -> tuple[bool, Measurement]:
+        contender = CONTENDERS[name]
+        reason = contender.why_not(cell)
+        if reason:
+            raise CannotRunError(reason)
+        directory = fresh_directory(self.directory / "run")
+        timeout_s = self.result.settings.rest_timeout_s
+        source = str(self.source) if contender.uploads else ""
+        order = Order(name, str(directory), cell, timeout_s, source)
+        lay_out(order.target, cell)
+        rested = wait_for_rest(directory, timeout_s)
+        if self.filler is not None:
+            self.filler.fill()
+        return rested, measure(order)
 
-    def _check(self, name: str, measurement: Measurement) -> None:
+    def _check(self, job: Job, cell: Cell, name: str, measurement: Measurement) -> None:
         """Compare the size always, and the content once, where it is known."""
-        settings = self.result.settings
         path = Path(measurement.path)
-        if path.stat().st_size != settings.size_bytes:
+        if path.stat().st_size != cell.size_bytes:
             raise ContentError(
-                f"{name} left {path.stat().st_size} bytes instead of {settings.size_bytes}"
+                f"{name} left {path.stat().st_size} bytes instead of {cell.size_bytes}"
             )
-        if name in self.result.checked or not CONTENDERS[name].checked:
+        what = f"{job.name}/{cell.name}/{name}"
+        if what in self.result.checked or not CONTENDERS[name].checked:
             return
-        found = file_crc(path, settings.block_bytes)
-        if found != expected_crc(settings.size_bytes, settings.block_bytes):
+        found = file_crc(path, cell.block_bytes)
+        if found != expected_crc(cell.size_bytes, cell.block_bytes):
             raise ContentError(f"{name} wrote other bytes than it was given (CRC32C {found:#x})")
-        self.result.checked.append(name)
+        self.result.checked.append(what)
 
 
-def measure(job: Job) -> Measurement:
+def measure(order: Order) -> Measurement:
     """Measure in a child. Raises CannotRunError with its last words."""
     process = subprocess.Popen(
-        [*PYTHON, str(CHILD), job.to_json()],
+        [*PYTHON, str(CHILD), order.to_json()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,109 +1,139 @@
-"""Tables: the same rows for a terminal and for Markdown, ratios first, then what to know."""
+"""Tables: the same rows for a terminal and for Markdown, ratios first."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
-from bench.harness.contenders import CONTENDERS, FIO, OS_WRITE, THREADS
-from bench.harness.figures import MIB, Figures, Spread
-from bench.harness.method import environment_lines, rounds_text, size_text
+from bench.harness.contenders import CONTENDERS
+from bench.harness.figures import figures_of
+from bench.harness.method import cell_text
+from bench.harness.scale import scale_of
+from bench.harness.units import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from bench.harness.cell import Cell
+    from bench.harness.figures import CellFigures, Figures, Spread
+    from bench.harness.jobs import Job
     from bench.harness.results import Result
 
-COLUMNS = (
-    "contender",
-    "x fio",
-    "x os.write",
-    "MiB/s",
-    "MiB/s by wall",
-    "CPU s/GiB",
-    "kernel threads s/GiB",
-    "peak RSS MiB",
-)
-NARROW = (
-    "",
-    "x fio",
-    "x os\n.write",
-    "MiB/s",
-    "by\nwall",
-    "CPU\ns/GiB",
-    "kernel\nthreads",
-    "RSS\nMiB",
-)
-"""The same for a terminal of 80 columns, where a column is as wide as its figures."""
 NOTHING = "-"
 TWO_DIGITS = 10
 """From here on a ratio has one decimal: the second would say nothing."""
+CELLS_AS_ROWS = 4
+"""A job with so many cells has a table with a row for each, not a table for each."""
 
-Cell = tuple[str, str]
+SHORT = {"os-write": "os.write", "uringio-slots": "slots", "uringio-one-by-one": "one by one"}
+"""What a reference is called in the head of a column."""
+NARROW = {
+    "kernel threads": "kernel",
+    "page cache": "cache",
+    "1,000 writes/s": "1000/s",
+    "RSS MiB": "RSS",
+}
+"""Heads for a terminal of 80 columns, where a column is as wide as its figures."""
+
+CellText = tuple[str, str]
 """A median, and the lowest and highest value, or nothing, where there is no more to say."""
 
 
-def rows(figures: Mapping[str, Figures]) -> dict[str, list[Cell]]:
-    """Give each contender its cells, in the order of COLUMNS after the first."""
-    return {
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One table. The first column has names, which a terminal shows and Markdown spells out."""
+
+    caption: str
+    columns: list[str]
+    rows: dict[str, list[CellText]]
+
+
+def sheets_of(result: Result, job: Job) -> list[Sheet]:
+    """Make the tables of a job; none where nobody has run."""
+    found = {cell: figures_of(result, job, cell) for cell in job.cells}
+    known = {cell: figures for cell, figures in found.items() if figures}
+    if len(job.cells) >= CELLS_AS_ROWS:
+        return [_by_cell(job, known)] if known else []
+    return [
+        sheet
+        for cell, figures in known.items()
+        for sheet in (_latencies if cell.timed else _contenders)(job, cell, figures)
+    ]
+
+
+def _contenders(job: Job, cell: Cell, figures: CellFigures) -> list[Sheet]:
+    scale = scale_of(job, cell)
+    columns = [*_over_names(job), scale.rate_name, "by wall", scale.cpu_name]
+    rows = {
         name: [
-            ratio_cell(found.over.get(FIO)),
-            ratio_cell(found.over.get(OS_WRITE)),
-            _cell(found.rate, 0),
-            (f"{found.wall_rate.median:.0f}", ""),
-            _cell(found.cpu, 2),
-            (NOTHING if found.kworkers is None else f"{found.kworkers.median:.2f}", ""),
+            *_over_cells(job, found),
+            spread_text(found.rate.times(scale.rate), scale.rate_digits),
+            (f"{found.wall_rate.median * scale.rate:.{scale.rate_digits}f}", ""),
+            spread_text(found.cpu.times(scale.cpu), scale.cpu_digits),
+            _median(found.kworkers and found.kworkers.times(scale.cpu), scale.cpu_digits),
+            (NOTHING if found.cached is None else f"{found.cached.median:.1%}", ""),
             (NOTHING if found.rss_bytes is None else f"{found.rss_bytes / MIB:.0f}", ""),
         ]
         for name, found in figures.items()
     }
+    columns += ["kernel threads", "page cache", "RSS MiB"]
+    return [Sheet(cell_text(cell), columns, rows)]
 
 
-def remarks(result: Result, figures: Mapping[str, Figures]) -> list[str]:
-    """Say what a reader has to know beside the figures: nothing is left out in silence."""
-    said = [f"{name} did not take part: {why}." for name, why in result.missing.items()]
-    for name, found in figures.items():
-        if found.client_cpu is not None:
-            spent = f"{found.client_cpu.median:.2f} CPU s/GiB"
-            said.append(f"{name}: the client used {spent}, with its start-up.")
-        said += [f"{name}: {note}" for note in _downgrades(result, name)]
-    disturbed = sum(found.disturbed for found in figures.values())
-    unrested = sum(found.unrested for found in figures.values())
-    if OS_WRITE in figures and result.settings.memory == "as-is":
-        said.append(
-            "Free memory was left as it was. In a virtual machine its host may have to grant it "
-            "first, and os.write is then slower than on a machine in use: --memory in-use."
-        )
-    if disturbed:
-        said.append(
-            f"{disturbed} of {len(result.runs)} runs were disturbed: other processes used more "
-            "than a tenth of the CPUs meanwhile."
-        )
-    if unrested:
-        said.append(
-            f"{unrested} of {len(result.runs)} runs began while the disk was still busy with "
-            "something else."
-        )
-    return said
+def _latencies(job: Job, cell: Cell, figures: CellFigures) -> list[Sheet]:
+    names = list(next(iter(figures.values())).latency_us)
+    columns = [f"p{p}" for p in names]
+    main = SHORT.get(job.over[0], job.over[0])
+    ratios = {
+        name: [ratio_text(found.latency_over.get(p)) for p in names]
+        for name, found in figures.items()
+    }
+    values = {
+        name: [spread_text(found.latency_us[p], 0) for p in names]
+        for name, found in figures.items()
+    }
+    return [
+        Sheet(f"{cell_text(cell)}: times {main}", columns, ratios),
+        Sheet(f"{cell_text(cell)}: microseconds", columns, values),
+    ]
 
 
-def show(result: Result, figures: Mapping[str, Figures]) -> None:
-    """Print the table, and what to know beside it."""
-    print(f"\n{_title(result)}\n")
-    Console().print(rich_table(figures))
-    for remark in remarks(result, figures):
-        print(f"- {remark}")
+def _by_cell(job: Job, known: dict[Cell, CellFigures]) -> Sheet:
+    """Give each cell a row, for two contenders of which the one is the reference."""
+    main = job.over[0]
+    (other,) = (name for name in job.contenders if name != main)
+    rows = {}
+    for cell, figures in known.items():
+        scale = scale_of(job, cell)
+        pair = [figures.get(name) for name in (other, main)]
+        rows[cell.name] = [
+            ratio_text(pair[0].over.get(main) if pair[0] else None),
+            *(spread_text(f.rate.times(scale.rate), scale.rate_digits) for f in pair if f),
+            *(spread_text(f.cpu.times(scale.cpu), scale.cpu_digits) for f in pair if f),
+        ]
+    names = [SHORT.get(name, name) for name in (other, main)]
+    scale = scale_of(job, job.cells[0])
+    columns = [f"x {names[1]}"]
+    columns += [f"{name} {unit}" for unit in (scale.rate_name, scale.cpu_name) for name in names]
+    return Sheet("", columns, rows)
 
 
-def rich_table(figures: Mapping[str, Figures]) -> Table:
-    """Draw the table for a terminal of 80 columns: the spread stands below its median."""
+def _over_names(job: Job) -> list[str]:
+    return [f"x {SHORT.get(name, name)}" for name in job.over]
+
+
+def _over_cells(job: Job, found: Figures) -> list[CellText]:
+    return [ratio_text(found.over.get(name)) for name in job.over]
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """Draw a table for a terminal of 80 columns: the spread stands below its median."""
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    for column in NARROW:
-        table.add_column(column, justify="right" if column else "left", overflow="fold")
-    for name, cells in rows(figures).items():
+    table.add_column("", no_wrap=True)
+    for column in sheet.columns:
+        table.add_column(NARROW.get(column, column), justify="right", overflow="fold")
+    for name, cells in sheet.rows.items():
         table.add_row(
             name,
             *(f"{median}\n[dim]{spread}[/dim]" if spread else median for median, spread in cells),
@@ -111,59 +141,34 @@ def rich_table(figures: Mapping[str, Figures]) -> Table:
     return table
 
 
-def markdown(result: Result, figures: Mapping[str, Figures], image: str = "") -> str:
-    """Write the block of a README: what it was measured on, the table, the remarks."""
-    lines = [f"**{_title(result)}**", "", " ".join(environment_lines(result.environment)), ""]
-    lines.append("| " + " | ".join(COLUMNS) + " |")
-    lines.append("| --- |" + " ---: |" * (len(COLUMNS) - 1))
-    for name, cells in rows(figures).items():
+def markdown_table(sheet: Sheet) -> list[str]:
+    """Write the same as lines of Markdown."""
+    lines = [f"*{sheet.caption}*", ""] if sheet.caption else []
+    lines.append("| | " + " | ".join(sheet.columns) + " |")
+    lines.append("| --- |" + " ---: |" * len(sheet.columns))
+    for name, cells in sheet.rows.items():
         texts = (f"{median} ({spread})" if spread else median for median, spread in cells)
-        lines.append(f"| {CONTENDERS[name].title} | " + " | ".join(texts) + " |")
-    if told := remarks(result, figures):
-        lines += ["", *(f"- {remark}" for remark in told)]
-    if image:
-        lines += ["", f"![{_title(result)}]({image})"]
-    return "\n".join(lines)
+        title = CONTENDERS[name].title if name in CONTENDERS else name
+        lines.append(f"| {title} | " + " | ".join(texts) + " |")
+    return [*lines, ""]
 
 
-def ratio_cell(ratio: Spread | None) -> Cell:
+def ratio_text(ratio: Spread | None) -> CellText:
     """Say a ratio; a reference's own is 1 and has no spread."""
     if ratio is None:
         return NOTHING, ""
-    return (
-        ("1", "")
-        if ratio.low == ratio.high == 1
-        else _cell(ratio, 2 if ratio.high < TWO_DIGITS else 1)
-    )
+    if ratio.low == ratio.high == 1:
+        return "1", ""
+    return spread_text(ratio, 2 if ratio.high < TWO_DIGITS else 1)
 
 
-def _title(result: Result) -> str:
-    settings = result.settings
-    sizes = f"{size_text(settings.size_bytes)}, {size_text(settings.block_bytes)} blocks"
-    return f"Fresh file of {sizes}, durable: median of {rounds_text(settings.rounds)}"
-
-
-def _cell(spread: Spread, digits: int) -> Cell:
+def spread_text(spread: Spread, digits: int) -> CellText:
+    """Say a median, and its spread where there is one."""
     median = f"{spread.median:.{digits}f}"
     if spread.count == 1:
         return median, ""
     return median, f"{spread.low:.{digits}f}-{spread.high:.{digits}f}"
 
 
-def _downgrades(result: Result, name: str) -> list[str]:
-    """Find what a contender says it could not have, each once."""
-    if name == THREADS:  # it is what was asked for
-        return []
-    said: dict[str, None] = {}
-    for run in result.runs_of(name):
-        facts = run.measurement.facts
-        receipt = facts.get("receipt", facts)
-        if receipt.get("direct") is False:
-            said["written through the page cache, not direct."] = None
-        if receipt.get("backend") == "threads":
-            said["written by worker threads, not io_uring."] = None
-        if receipt.get("registered") is False:
-            said["the slots were not registered."] = None
-        for note in facts.get("notes", []):
-            said[note + "."] = None
-    return list(said)
+def _median(spread: Spread | None, digits: int) -> CellText:
+    return (NOTHING if spread is None else f"{spread.median:.{digits}f}"), ""

@@ -17,26 +17,26 @@ from bench.harness.measurement import CannotRunError, Measurement
 from bench.harness.meter import Meter
 
 if TYPE_CHECKING:
-    from bench.harness.measurement import Job
+    from bench.harness.measurement import Order
 
 NAME = "upload.bin"
 
 
-def over_tcp(job: Job) -> Measurement:
+def over_tcp(order: Order) -> Measurement:
     """Upload over TCP loopback."""
-    return _upload(job, "tcp")
+    return _upload(order, "tcp")
 
 
-def over_unix(job: Job) -> Measurement:
+def over_unix(order: Order) -> Measurement:
     """Upload over a Unix socket."""
-    return _upload(job, "unix")
+    return _upload(order, "unix")
 
 
-def _upload(job: Job, transport: Transport) -> Measurement:
-    root = Path(job.directory) / "root"
+def _upload(order: Order, transport: Transport) -> Measurement:
+    root = Path(order.directory) / "root"
     root.mkdir(mode=0o700)
-    source = Path(job.source)
-    warm(source, job.block_bytes)
+    source = Path(order.source)
+    warm(source, order.cell.block_bytes)
     meter = Meter()
     with Daemon(root, [transport]) as daemon:
         before = daemon.cpu_s()

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ sys.path.append(str(ROOT))
 importlib.import_module("bench.harness")
 sys.path.remove(str(ROOT))
 
-from bench.harness.figures import GIB, MIB  # noqa: E402
+from bench.harness.cell import Cell  # noqa: E402
+from bench.harness.jobs import all_jobs  # noqa: E402
 from bench.harness.measurement import Measurement  # noqa: E402
 from bench.harness.results import Result, Run, Settings  # noqa: E402
+from bench.harness.units import GIB, MIB  # noqa: E402
 
 PYTHON = [sys.executable, "-I" if sys.flags.isolated else "-P"]
 LONG = 120  # seconds a script may take before it counts as stuck
@@ -41,15 +44,26 @@ def script() -> Script:
 MakeResult = Callable[..., Result]
 
 
+CELL = Cell("fresh", GIB, MIB, 16)
+
+
 @pytest.fixture
 def make_result() -> MakeResult:
-    """Make a result of 1 GiB files from each contender's seconds, round by round."""
+    """Make a result of one job and one cell, from each contender's seconds, round by round."""
 
-    def make(seconds: dict[str, list[float]], **changes: Any) -> Result:
+    def make(
+        seconds: dict[str, list[float]],
+        *,
+        job: str = "fresh",
+        cell: Cell = CELL,
+        cached_bytes: int | None = 0,
+        **changes: Any,
+    ) -> Result:
         rounds = max((len(values) for values in seconds.values()), default=0)
-        settings = Settings(GIB, MIB, 16, rounds, 10.0, "in-use", tuple(seconds))
+        made = replace(all_jobs(quick=False)[job], contenders=tuple(seconds), cells=(cell,))
+        settings = Settings(rounds, 10.0, "in-use", (made,))
         runs = [
-            Run(number, 0, name, rested=True, measurement=_measurement(value, changes))
+            Run(number, 0, job, cell.name, name, True, cached_bytes, _measurement(value, changes))
             for name, values in seconds.items()
             for number, value in enumerate(values)
         ]
@@ -68,6 +82,7 @@ def _measurement(seconds: float, changes: dict[str, Any]) -> Measurement:
         "others_s": 0.0,
         "rss_bytes": 64 * MIB,
         "path": "file",
+        "facts": {},
     }
     return Measurement(**(fields | changes))
 

@@ -6,11 +6,15 @@ import importlib.util
 import json
 import re
 import shutil
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-import uringio
+from bench.harness.document import ACCEPTANCE
+from bench.harness.jobs import all_jobs
+from tests.bench.conftest import LONG, PYTHON, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
 TINY = ("--size", "8MiB", "--rounds", "1", "--rest", "0", "--memory", "as-is")
 
 needs_fio = pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
-needs_io_uring = pytest.mark.skipif(not uringio.probe().available, reason="no io_uring here")
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib (the bench extra) is missing"
 )
@@ -32,14 +35,14 @@ needs_matplotlib = pytest.mark.skipif(
 
 @pytest.fixture
 def bench(script: Script, tmp_path: Path) -> Bench:
-    """Run a tiny comparison of some contenders; the result is what it printed and its JSON."""
+    """Run some jobs of some contenders, tiny; the result is what was printed and the JSON."""
 
-    def run(*names: str) -> tuple[str, dict[str, Any]]:
+    def run(jobs: str, *names: str) -> tuple[str, dict[str, Any]]:
         disk = tmp_path / "disk"
         disk.mkdir(exist_ok=True)
         result = tmp_path / "result.json"
         only = [word for name in names for word in ("--only", name)]
-        done = script("run.py", *TINY, "--dir", disk, "--json", result, *only)
+        done = script("run.py", *TINY, "--dir", disk, "--json", result, "--jobs", jobs, *only)
         assert done.returncode == 0, done.stderr
         assert list(disk.iterdir()) == []
         return done.stdout, json.loads(result.read_text())
@@ -55,36 +58,51 @@ def test_help_teaches(script: Script, name: str) -> None:
     assert "\b" not in done.stdout
 
 
-def test_plain_writes_are_measured_and_checked(bench: Bench) -> None:
-    said, result = bench("os-write", "os-pwrite-direct")
-    assert "os-write" in said
-    assert said.index("Content is random") < said.index("median of 1 round"), "method first"
-    assert result["checked"] or result["missing"]
+def test_jobs_are_measured_checked_and_reported(bench: Bench, tmp_path: Path) -> None:
+    said, result = bench("fresh,random", "os-write", "os-pwrite-direct")
+    assert "1,000" not in said, "heads of columns are short on a terminal"
+    assert said.index("Content is random") < said.index("fresh: Fresh file"), "method first"
+    assert {run["job"] for run in result["runs"]} == {"fresh", "random"}
+    assert "random/4 KiB QD128/os-write" in result["checked"]
     assert result["environment"]["file_system"]
-
-
-@needs_io_uring
-def test_every_way_into_the_library_writes_the_right_bytes(bench: Bench) -> None:
-    names = ["uringio-slots", "uringio-unsized", "uringio-write", "uringio-threads"]
-    _, result = bench(*names)
-    assert result["missing"] == {}
-    assert sorted(result["checked"]) == sorted(names)
-    facts = {run["contender"]: run["measurement"]["facts"] for run in result["runs"]}
-    assert facts["uringio-slots"]["backend"] == "io_uring"
-    assert facts["uringio-threads"]["backend"] == "threads"
-    assert facts["uringio-write"]["durability"] == "published"
+    report = (tmp_path / "result" / "report.md").read_text()
+    assert "## random" in report
+    assert "| figure | asked | measured | |" in report
 
 
 @needs_fio
 def test_fio_takes_part(bench: Bench) -> None:
-    _, result = bench("fio", "os-write")
-    assert result["missing"] == {}
-    assert result["figures"]["os-write"]["over"]["fio"]["median"] > 0
+    _, result = bench("fresh", "fio", "fio-libaio", "os-write")
+    assert result["missing"] == {"fresh": {}}
+    figures = result["figures"]["fresh"]["1 MiB QD16"]
+    assert figures["os-write"]["over"]["fio"]["median"] > 0
+
+
+def test_who_cannot_do_a_job_is_a_remark_with_the_reason(bench: Bench) -> None:
+    said, result = bench("latency", "os-write", "os-pwrite-direct")
+    assert "its writes end in the page cache" in result["missing"]["latency"]["os-write"]
+    assert "os.write + fsync: not here, its writes end in the page cache" in said
 
 
 def test_a_size_that_is_none_is_a_usage_error(script: Script) -> None:
     for size in ("much", "0", "1000"):
         assert script("run.py", "--size", size, "--rounds", "1").returncode == 2
+
+
+def test_a_job_or_a_pair_that_there_is_not_is_a_usage_error(script: Script) -> None:
+    done = script("run.py", "--jobs", "fresh,nothing")
+    assert done.returncode == 2
+    assert "'nothing' is no job: there are fresh, " in done.stderr
+    done = script("run.py", "--jobs", "fresh", "--only", "uringio-chain")
+    assert done.returncode == 2
+    assert "takes part" in done.stderr
+
+
+def test_a_directory_that_is_none_is_one_sentence(script: Script, tmp_path: Path) -> None:
+    done = script("run.py", "--dir", tmp_path / "missing")
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_disk_that_is_too_small_is_said_to_be(script: Script, tmp_path: Path) -> None:
@@ -94,22 +112,56 @@ def test_a_disk_that_is_too_small_is_said_to_be(script: Script, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interruption_keeps_what_is_whole_and_leaves_no_files(tmp_path: Path) -> None:
+    disk, result = tmp_path / "disk", tmp_path / "result.json"
+    disk.mkdir()
+    words = [*PYTHON, str(ROOT / "bench/run.py"), *TINY, "--rounds", "1000", "--jobs", "fresh"]
+    words += ["--only", "os-write", "--dir", str(disk), "--json", str(result)]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        measured = 0
+        while measured < 2 and (line := process.stderr.readline()):
+            measured += line.startswith("fresh")
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=LONG)
+    assert process.returncode == 130, complained
+    assert "interrupted: what is whole is kept" in complained
+    assert "fresh: Fresh file" in said
+    document = json.loads(result.read_text())
+    assert document["interrupted"]
+    assert 2 <= len(document["runs"]) < 1000
+    assert list(disk.iterdir()) == []
+
+
 @needs_matplotlib
-def test_a_report_is_a_picture_and_a_table(
+def test_a_report_is_pictures_and_a_block_for_each_job(
     script: Script, make_result: MakeResult, tmp_path: Path
 ) -> None:
     result = tmp_path / "result.json"
     make_result({"fio": [1.0, 1.1], "os-write": [2.0, 2.1]}).save(result, {})
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- figures -->\n<!-- /figures -->\nafter\n")
+    names = (ACCEPTANCE, "fresh", "random")
+    markers = [f"<!-- figures: {name} -->\nold\n<!-- /figures: {name} -->\n" for name in names]
+    readme.write_text("before\n" + "".join(markers) + "after\n")
     done = script("report.py", result, "-o", tmp_path / "report", "--into", readme)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report" / "fresh-file.svg").read_text().rstrip().endswith("</svg>")
+    for name in ("fresh", "page-cache"):
+        assert (tmp_path / "report" / f"{name}.svg").read_text().rstrip().endswith("</svg>")
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| os.write + fsync | 0.5" in text
-    assert "(report/fresh-file.svg)" in text
+    assert "(report/fresh.svg)" in text
+    assert text.count("old") == 1, "a job that was not measured keeps what it has"
+
+
+def test_the_readme_has_a_block_for_every_job() -> None:
+    text = (ROOT / "bench/README.md").read_text()
+    for name in (ACCEPTANCE, *all_jobs(quick=False)):
+        assert text.count(f"<!-- figures: {name} -->") == 1
+        assert text.count(f"<!-- /figures: {name} -->") == 1
 
 
 def test_a_file_that_is_no_result_is_one_sentence(script: Script, tmp_path: Path) -> None:
