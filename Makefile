@@ -33,6 +33,7 @@ unit: $(STAMP)   ## the tests
 	$(BIN)/python -Im pytest -n 2 $(TESTS)
 
 bench: $(STAMP)  ## the figures of bench/README.md on your own disk (QUICK=1 for a short look)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -I bench/run.py $(if $(QUICK),--quick)
 
 crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SEED=n: as before)

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness.environment import describe
-from bench.harness.figures import GIB, MIB, Spread
+from bench.harness.figures import Spread
 from bench.harness.rounds import rotated
+from bench.harness.units import GIB, MIB
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     Connection,

@@ -16,7 +16,7 @@ from bench.harness.latency import Latencies
 from bench.harness.library import ring_facts
 from bench.harness.measurement import CannotRunError, Measurement
 from bench.harness.meter import Meter
-from uringio._trio import many
+from uringio._ring import beside, software
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,7 +41,8 @@ def pwrite_many(order: Order, open_ring: OpenRing = uringio.open_ring) -> Measur
     The library keeps 256 in flight and has no switch for it; here it is the depth of the cell, as
     for everybody else.
     """
-    many.IN_FLIGHT_MAX = order.cell.depth
+    for ring in (beside, software):
+        ring.IN_FLIGHT_MAX = order.cell.depth  # type: ignore[attr-defined]  # imported there
     return _run(order, _write_at_once, blocks=order.cell.blocks, open_ring=open_ring)
 
 
