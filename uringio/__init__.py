@@ -4,10 +4,12 @@ from uringio._ring.features import RingFeatures
 from uringio._ring.pool import Slot
 from uringio._ring.probe import Probe, probe
 from uringio._trio.file import UringFile
+from uringio._trio.histogram import Histogram
 from uringio._trio.modes import FileStatistics
 from uringio._trio.recovery import Recovered
 from uringio._trio.replace_steps import Replaced
-from uringio._trio.rings import Ring, RingStatistics, open_ring, write_file
+from uringio._trio.rings import Ring, open_ring, write_file
+from uringio._trio.statistics import RingStatistics
 from uringio._trio.writer import BulkWriter, Receipt
 from uringio.exceptions import (
     AccessError,
@@ -32,6 +34,7 @@ __all__ = [
     "ClosedError",
     "FileStatistics",
     "ForkedError",
+    "Histogram",
     "IncompleteError",
     "NoSpaceError",
     "OperationError",

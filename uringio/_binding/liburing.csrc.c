@@ -65,6 +65,7 @@ struct uringio_beside {
     uint64_t slot_bytes;
     struct uringio_many *running[URINGIO_MANY_MAX];
     uint32_t running_count;
+    uint64_t enters, retries;
 };
 
 _Static_assert(sizeof(struct uringio_record) == 40, "RECORD in uring.py has this layout");
@@ -119,10 +120,12 @@ static void uringio_fail_cut_chain(struct io_uring *ring)
 
 /* Hand over all SQEs that are ready. 0, or -EAGAIN or -EBUSY when some stay queued for a later call;
  * another -errno when the ring is broken. */
-static int uringio_flush(struct io_uring *ring)
+static int uringio_flush(struct io_uring *ring, struct uringio_beside *beside)
 {
     while (io_uring_sq_ready(ring) > 0) {
         int result = io_uring_submit(ring);
+        beside->enters++;
+        beside->retries += result == -EINTR || result == -EAGAIN || result == -EBUSY;
         if (result == -EINTR)
             continue;
         if (result <= 0)
@@ -230,9 +233,9 @@ static int uringio_submit(struct io_uring *ring, struct uringio_beside *beside,
         }
         *filled = count;
     }
-    int result = uringio_flush(ring);
+    int result = uringio_flush(ring, beside);
     while (result == 0 && uringio_begin_parts(ring, beside) > 0)
-        result = uringio_flush(ring);
+        result = uringio_flush(ring, beside);
     return result;
 }
 
@@ -269,13 +272,14 @@ static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, ui
         if (count == capacity)
             return (int)count;
         if (uringio_begin_parts(ring, beside) > 0)
-            uringio_flush(ring); /* what it leaves queued, the next uringio_submit hands over */
+            uringio_flush(ring, beside); /* what stays queued, the next uringio_submit hands over */
         unsigned flags = io_uring_smp_load_acquire(ring->sq.kflags);
         if (!(flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
             *more = 0;
             return (int)count;
         }
         int result = io_uring_get_events(ring);
+        beside->enters++;
         if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
             return count > 0 ? (int)count : result;
     }

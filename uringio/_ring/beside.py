@@ -1,4 +1,7 @@
-"""What stands beside an io_uring and is used from C: registered memory, many writes under way."""
+"""What stands beside an io_uring and is used from C.
+
+Registered memory, many writes under way, and how many system calls C has made.
+"""
 
 from __future__ import annotations
 

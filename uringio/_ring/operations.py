@@ -52,6 +52,8 @@ class Opcode(enum.IntEnum):
     LINKAT = 39
     FTRUNCATE = 55
 
+    __hash__ = int.__hash__  # Enum hashes the name, in Python, each time one is looked up
+
 
 @dataclass(slots=True)
 class Operation:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uringio.exceptions import ClosedError, ForkedError, WrongThreadError
 
@@ -36,6 +36,16 @@ Completion = tuple[int, int]
 there is one for every operation, and a named one takes longer to make than to use."""
 
 
+class RingCounts(NamedTuple):
+    """System calls of a ring: `enters` of io_uring_enter(2) in all, for submits and for reaps.
+
+    `retries` counts those that were refused for a while (EAGAIN, EBUSY, EINTR) and made again.
+    """
+
+    enters: int
+    retries: int
+
+
 class RingLike(Protocol):
     """What the layers above may ask of a ring. All calls return at once."""
 
@@ -50,6 +60,10 @@ class RingLike(Protocol):
     @property
     def prepared(self) -> int:
         """Operations that `submit` has still to hand over."""
+
+    @property
+    def counts(self) -> RingCounts:
+        """System calls since it was set up; a ring without io_uring_enter(2) has made none."""
 
     def supports(self, opcode: Opcode) -> bool:
         """Whether this ring executes such operations itself."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from uringio._ring.execute import CALLS, execute_chain
 from uringio._ring.features import RingFeatures
+from uringio._ring.ring import RingCounts
 from uringio._ring.software import SoftwareRing
 from uringio.exceptions import ClosedError
 
@@ -51,6 +52,11 @@ class ThreadRing(SoftwareRing):
     def prepared(self) -> int:
         """Operations that `submit` has still to hand over."""
         return sum(len(tokens) for tokens, _ in self._prepared)
+
+    @property
+    def counts(self) -> RingCounts:
+        """None: there is no ring to enter."""
+        return RingCounts(0, 0)
 
     def supports(self, opcode: Opcode) -> bool:
         """Whether there is such a system call."""

@@ -25,7 +25,7 @@ from uringio._ring import libc
 from uringio._ring.beside import Beside
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
-from uringio._ring.ring import OwnedRing
+from uringio._ring.ring import OwnedRing, RingCounts
 from uringio._ring.unavailable import reason, why_unavailable
 from uringio.exceptions import BrokenError, ClosedError, UnavailableError
 
@@ -143,6 +143,11 @@ class UringRing(OwnedRing):
     def prepared(self) -> int:
         """Operations that `submit` has still to hand over."""
         return self._batched + self._left_in_queue + self._beside.not_submitted
+
+    @property
+    def counts(self) -> RingCounts:
+        """System calls since it was set up."""
+        return RingCounts(self._beside.memory.enters, self._beside.memory.retries)
 
     def supports(self, opcode: Opcode) -> bool:
         """Whether this kernel's io_uring has the operation."""

@@ -24,7 +24,8 @@ from outcome import Value
 
 from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.many import MANY_MAX
-from uringio._ring.operations import Opcode
+from uringio._ring.operations import RWF_DSYNC, Opcode
+from uringio._trio.counters import WRITE, WRITE_FIXED, Counters
 from uringio.exceptions import BrokenError, ClosedError, UringioError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from uringio._ring.many import Many
     from uringio._ring.operations import Operation
     from uringio._ring.ring import RingLike
+    from uringio._trio.counters import Callback, Entry
 
-    Callback = Callable[[int], None]
     RaiseCancel = Callable[[], NoReturn]
 
 IN_FLIGHT_MAX = 4096
@@ -59,7 +60,8 @@ class Reactor(trio.abc.Instrument):
 
     def __init__(self, ring: RingLike) -> None:
         self.ring = ring
-        self._waiting: dict[int, Callback] = {}
+        self.counters = Counters()
+        self._waiting: dict[int, Entry] = {}
         self._idle = trio.lowlevel.ParkingLot()
         self._turn = trio.lowlevel.ParkingLot()
         self._lacking = frozenset(opcode for opcode in Opcode if not ring.supports(opcode))
@@ -81,14 +83,30 @@ class Reactor(trio.abc.Instrument):
         """Operations started here whose completion has not come; many writes count as one."""
         return len(self._waiting)
 
+    @property
+    def accepted_bytes(self) -> int:
+        """Bytes of all the writes that were started, done or not."""
+        counters = self.counters
+        done = counters.written_bytes + counters.unwritten_bytes + counters.many_bytes
+        return done + sum(length for _, _, _, length in self._waiting.values())
+
     def start(self, operation: Operation, callback: Callback) -> int:
         """Start an operation; the reaper calls `callback(result)` once, which must not raise.
 
         The result is a token for `cancel`.
         """
-        self._check_open()
+        if self._closing or self._failure is not None:
+            self._check_open()
         token = self.ring.prepare(operation)
-        self._waiting[token] = callback
+        opcode, counters = operation.opcode, self.counters
+        if opcode is WRITE_FIXED or opcode is WRITE:  # as Counters.begun, without the call
+            file = counters.files.get(operation.fd) or counters.count_file(operation.fd)
+            if operation.flags & RWF_DSYNC:
+                file = counters.synced
+            now_ns = counters.tick_ns or counters.tick()
+            self._waiting[token] = callback, file, now_ns, operation.length
+        else:
+            self._waiting[token] = counters.begun(operation, callback)
         return token
 
     def cancel(self, token: int) -> None:
@@ -140,8 +158,8 @@ class Reactor(trio.abc.Instrument):
         chain = _Chain(len(operations), partial(_resume, task))
         self._check_open()
         tokens = self.ring.prepare_chain(operations)
-        for index, token in enumerate(tokens):
-            self._waiting[token] = partial(chain.completed, index)
+        entries = self.counters.begun_chain(operations, chain.completed)
+        self._waiting.update(zip(tokens, entries, strict=True))
         cancelled: RaiseCancel | None = None
 
         def abort(raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
@@ -166,7 +184,7 @@ class Reactor(trio.abc.Instrument):
             task = trio.lowlevel.current_task()
             self._check_open()
             token = self.ring.prepare_many(many)
-            self._waiting[token] = partial(_resume, task)
+            self._waiting[token] = self.counters.begun_many(many, partial(_resume, task))
             cancelled: RaiseCancel | None = None
 
             def abort(raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
@@ -217,8 +235,14 @@ class Reactor(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # trio's signature
         """Hand over what the tasks of this tick have prepared (called by trio)."""
+        counters = self.counters
+        counters.tick_ns = 0
+        left = self.ring.prepared
+        if not left:
+            return
+        counters.batches[left.bit_length()] += 1
         try:
-            left = self.ring.submit() if self.ring.prepared else 0
+            left = self.ring.submit()
         except UringioError as exc:
             self._failure, left = exc, 1
         if left:
@@ -270,10 +294,7 @@ class Reactor(trio.abc.Instrument):
         except UringioError as exc:
             self._failure = self._failure or exc
             completions = []
-        for token, result in completions:
-            callback = self._waiting.pop(token, None)
-            if callback is not None:
-                callback(result)
+        self.counters.ended(completions, self._waiting)
         if self._failure is not None:
             self._give_up()
         self._turn.unpark(count=max(1, len(completions)))
@@ -287,7 +308,8 @@ class Reactor(trio.abc.Instrument):
             self.keep(self.ring)
             self.gave_up = True
         while self._waiting:
-            _, callback = self._waiting.popitem()
+            _, (callback, _, _, length) = self._waiting.popitem()
+            self.counters.unwritten_bytes += length
             callback(-errno.EIO)
 
     def _check_open(self) -> None:

@@ -20,7 +20,8 @@ class SlotQueue:
     def __init__(self, pool: BufferPool) -> None:
         self.pool = pool
         self.waits = 0
-        self._waiting: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
+        self.wait_s = 0.0
+        self._waiting: OrderedDict[trio.lowlevel.Task, float] = OrderedDict()
 
     @property
     def free(self) -> int:
@@ -40,10 +41,10 @@ class SlotQueue:
             return slot
         self.waits += 1
         task = trio.lowlevel.current_task()
-        self._waiting[task] = None
+        self._waiting[task] = trio.current_time()
 
         def abort(_: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-            del self._waiting[task]
+            self.wait_s += trio.current_time() - self._waiting.pop(task)
             return trio.lowlevel.Abort.SUCCEEDED
 
         got: Slot = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -57,5 +58,6 @@ class SlotQueue:
         """Give a slot back: the first in line gets it. Not while an operation uses it."""
         self.pool.give(slot)
         if self._waiting:
-            task, _ = self._waiting.popitem(last=False)
+            task, since = self._waiting.popitem(last=False)
+            self.wait_s += trio.current_time() - since
             trio.lowlevel.reschedule(task, Value(self.pool.take()))

@@ -28,6 +28,7 @@ from uringio._ring import libc
 from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import O_DIRECT, Opcode, Operation
+from uringio._ring.ring import RingCounts
 from uringio._ring.software import SoftwareRing
 from uringio.exceptions import ClosedError
 from uringio.testing.faults import PLAIN
@@ -101,6 +102,7 @@ class SimulatedRing(SoftwareRing):
         self._submitted: list[_Chain] = []
         self._cancelled: set[int] = set()
         self._refusals = 0
+        self.counts = RingCounts(0, 0)
 
     @property
     def prepared(self) -> int:
@@ -129,7 +131,9 @@ class SimulatedRing(SoftwareRing):
         if not self._prepared:
             return 0
         self._refusals += 1
-        if self._refusals > 2 or self._random.random() >= REFUSAL_CHANCE:
+        taken = self._refusals > 2 or self._random.random() >= REFUSAL_CHANCE
+        self.counts = RingCounts(self.counts.enters + 1, self.counts.retries + (not taken))
+        if taken:
             self._refusals = 0
             self._submitted += self._prepared
             self._prepared.clear()

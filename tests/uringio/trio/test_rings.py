@@ -1,9 +1,8 @@
-"""open_ring, run_ring, statistics and write_file."""
+"""open_ring, run_ring and write_file."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.uringio.conftest import OpenAny
-
 
 @pytest.mark.parametrize("backend", ["auto", "threads"])
 async def test_a_ring_says_what_it_is_made_of(backend: str) -> None:
@@ -31,16 +28,6 @@ async def test_a_ring_says_what_it_is_made_of(backend: str) -> None:
             assert features.registered_slots == 0
         assert features.huge_pages == ring.slots.pool.has_huge_pages()
         assert features.huge_pages != any("no huge pages" in note for note in features.notes)
-
-
-async def test_statistics_are_a_snapshot(open_any: OpenAny, tmp_path: Path) -> None:
-    async with open_any(4) as ring:
-        idle = ring.statistics()
-        assert idle == uringio.RingStatistics(0, 4, 4, 0, 0)
-        async with ring.create(tmp_path / "file") as writer, writer.slot():
-            assert ring.statistics().free_slots == 3
-        assert idle.free_slots == 4
-        assert ring.statistics() == replace(idle, **{f"{writer.cache}_files": 1})
 
 
 @pytest.mark.parametrize(
