@@ -1,7 +1,7 @@
 """Big writes at the speed of the disk, awaited: io_uring for trio, durable and atomic."""
 
 from uringio._ring.features import RingFeatures
-from uringio._ring.pool import Slot
+from uringio._ring.increment import Slot
 from uringio._ring.probe import Probe, probe
 from uringio._trio.file import UringFile
 from uringio._trio.histogram import Histogram

@@ -6,10 +6,11 @@ alive and unmoved while an operation is in flight.
 
 from uringio._ring import operations
 from uringio._ring.features import RingFeatures
+from uringio._ring.increment import Increment, Slot
 from uringio._ring.many import Many
 from uringio._ring.operations import Opcode, Operation
-from uringio._ring.pool import BufferPool, Slot, default_slots
-from uringio._ring.ring import Completion, RingLike
+from uringio._ring.pool import BufferPool, default_slots
+from uringio._ring.ring import Completion, RingCounts, RingLike
 from uringio._ring.threads import ThreadRing
 from uringio._ring.uring import UringRing
 from uringio._trio.opening import OpenFile, open_file
@@ -23,6 +24,7 @@ from uringio._trio.write_behind import WriteBehind
 __all__ = [
     "BufferPool",
     "Completion",
+    "Increment",
     "Many",
     "Opcode",
     "OpenFile",
@@ -30,6 +32,7 @@ __all__ = [
     "Place",
     "Preallocation",
     "Reactor",
+    "RingCounts",
     "RingFeatures",
     "RingLike",
     "Slot",

@@ -60,8 +60,14 @@ struct uringio_many {
     int32_t stop;
 };
 
+struct uringio_region {
+    uint64_t start, end;
+    uint32_t first;
+};
+
 struct uringio_beside {
-    uint64_t registered_start, registered_end;
+    const struct uringio_region *regions;
+    uint32_t region_count;
     uint64_t slot_bytes;
     struct uringio_many *running[URINGIO_MANY_MAX];
     uint32_t running_count;
@@ -71,8 +77,11 @@ struct uringio_beside {
 _Static_assert(sizeof(struct uringio_record) == 40, "RECORD in uring.py has this layout");
 _Static_assert(sizeof(struct uringio_completion) == 16, "COMPLETION in uring.py has this layout");
 
-static int uringio_register_slots(struct io_uring *ring, uintptr_t base, size_t slot_bytes,
-                                  unsigned count)
+/* Register `count` slots as buffers: into entries of the table from `first` on, or, `first` being
+ * negative, as a table of their own, for kernels without sparse ones. A `base` of 0 empties the
+ * entries instead. The number of entries that were changed, or -errno. */
+static int uringio_register_slots(struct io_uring *ring, int first, uintptr_t base,
+                                  size_t slot_bytes, unsigned count)
 {
     enum { SLOTS_MAX = 16384 }; /* the kernel's own bound on registered buffers */
     if (count == 0 || count > SLOTS_MAX)
@@ -80,11 +89,17 @@ static int uringio_register_slots(struct io_uring *ring, uintptr_t base, size_t 
     struct iovec *slots = calloc(count, sizeof *slots);
     if (slots == NULL)
         return -ENOMEM;
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < count && base != 0; i++) {
         slots[i].iov_base = (void *)(base + i * slot_bytes);
         slots[i].iov_len = slot_bytes;
     }
-    int result = io_uring_register_buffers(ring, slots, count);
+    int result;
+    if (first < 0) {
+        result = io_uring_register_buffers(ring, slots, count);
+        result = result < 0 ? result : (int)count;
+    } else {
+        result = io_uring_register_buffers_update_tag(ring, (unsigned)first, slots, NULL, count);
+    }
     free(slots);
     return result;
 }
@@ -135,25 +150,42 @@ static int uringio_flush(struct io_uring *ring, struct uringio_beside *beside)
     return 0;
 }
 
+/* Find the registered memory that an address lies in, or NULL: one look for a pool that has not
+ * grown, and 14 for one of 16,384 slots that grew one by one. */
+static const struct uringio_region *uringio_region_of(const struct uringio_beside *beside,
+                                                      uint64_t address)
+{
+    uint32_t low = 0, high = beside->region_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct uringio_region *region = &beside->regions[middle];
+        if (address < region->start)
+            high = middle;
+        else if (address >= region->end)
+            low = middle + 1;
+        else
+            return region;
+    }
+    return NULL;
+}
+
 /* Reads and writes of memory that lies in one registered slot become fixed operations: the kernel
  * then need not look up and pin the pages. Not atomic ones, which it takes from plain memory only
  * (Linux 6.18 answers EINVAL to a fixed one). */
 static void uringio_use_registered(const struct uringio_beside *beside, struct io_uring_sqe *sqe)
 {
-    if (sqe->addr < beside->registered_start || sqe->addr >= beside->registered_end)
+    if (sqe->opcode != IORING_OP_WRITE && sqe->opcode != IORING_OP_READ)
         return;
     if (sqe->rw_flags & URINGIO_RWF_ATOMIC)
         return;
-    uint64_t at = sqe->addr - beside->registered_start;
+    const struct uringio_region *region = uringio_region_of(beside, sqe->addr);
+    if (region == NULL)
+        return;
+    uint64_t at = sqe->addr - region->start;
     if (at % beside->slot_bytes + sqe->len > beside->slot_bytes)
         return;
-    if (sqe->opcode == IORING_OP_WRITE)
-        sqe->opcode = IORING_OP_WRITE_FIXED;
-    else if (sqe->opcode == IORING_OP_READ)
-        sqe->opcode = IORING_OP_READ_FIXED;
-    else
-        return;
-    sqe->buf_index = (uint16_t)(at / beside->slot_bytes);
+    sqe->opcode = sqe->opcode == IORING_OP_WRITE ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
+    sqe->buf_index = (uint16_t)(region->first + at / beside->slot_bytes);
 }
 
 /* Begin as many parts of many writes as may be in flight; how many SQEs that made. */

@@ -11,8 +11,8 @@ from uringio import _binding
 from uringio._ring.many import IN_FLIGHT_MAX, MANY_MAX, STARTED
 
 if TYPE_CHECKING:
+    from uringio._ring.increment import Increment
     from uringio._ring.many import Many
-    from uringio._ring.pool import BufferPool
 
 ffi: Any = _binding.ffi
 
@@ -28,12 +28,24 @@ class Beside:
         self.not_submitted = False
         self._in_flight_max = min(IN_FLIGHT_MAX, entries)
         self._number = 0
+        self._regions: dict[int, tuple[int, int, int]] = {}
+        self._kept: Any = None
 
-    def register(self, pool: BufferPool, count: int) -> None:
+    def register(self, increment: Increment, count: int) -> None:
         """Note which memory is registered, so that what lies in it becomes a fixed operation."""
-        self.memory.registered_start = pool.address
-        self.memory.registered_end = pool.address + count * pool.slot_bytes
-        self.memory.slot_bytes = pool.slot_bytes
+        start, first = increment.address, increment.first
+        self.memory.slot_bytes = increment.slot_bytes
+        self._regions[first] = (start, start + count * increment.slot_bytes, first)
+        self._show_regions()
+
+    def unregister(self, increment: Increment) -> None:
+        """Forget memory: what lies in it is plain from the next submit on."""
+        del self._regions[increment.first]
+        self._show_regions()
+
+    def _show_regions(self) -> None:
+        self._kept = ffi.new("struct uringio_region[]", sorted(self._regions.values()))
+        self.memory.regions, self.memory.region_count = self._kept, len(self._regions)
 
     def add(self, many: Many, token: int) -> Any:  # cffi's own
         """Begin many writes at the next submit; what is returned must live until they ended."""

@@ -17,9 +17,9 @@ class RingFeatures:
 
     `entries` and `completion_entries` are the queue sizes in operations, `setup_flags` the flags
     the kernel took, `missing_opcodes` what this kernel's io_uring lacks (done in a thread then).
-    `slots`, `registered_slots` and `slot_bytes` describe the pool; `huge_pages` says whether
-    memory of the pool really is huge pages. `notes` has one sentence for each thing that was
-    wanted and not to be had.
+    `slots`, `registered_slots` and `slot_bytes` (bytes of one) describe the pool as it is now, and
+    `slots_max` what it may grow to; `huge_pages` says whether memory of the pool really is huge
+    pages. `notes` has one sentence for each thing that was wanted and not to be had.
     """
 
     backend: Backend
@@ -28,7 +28,13 @@ class RingFeatures:
     setup_flags: tuple[str, ...] = ()
     missing_opcodes: frozenset[Opcode] = frozenset()
     slots: int = 0
+    slots_max: int = 0
     slot_bytes: int = 0
     registered_slots: int = 0
     huge_pages: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say that something was not to be had; the same only once."""
+        if text not in self.notes:
+            self.notes.append(text)

@@ -1,30 +1,21 @@
-"""The pool: page-aligned memory cut into slots, registered with the ring where that can be had.
+"""The pool: slots for the bytes on their way to the disk, in one increment or in several.
 
-What the kernel wants of such memory:
-- `mmap.mmap(-1, n)` is MAP_SHARED, and shared anonymous memory gets no huge pages. The pool asks
-  for MAP_PRIVATE, aligns itself to 2 MiB, says MADV_HUGEPAGE and touches every page before it is
-  registered: the kernel pins the pages that are there then. A device takes 254 segments a request,
-  so 1 MiB of scattered 4 KiB pages is two requests, and one piece of a huge page is one.
-- A pool that is unmapped while it is registered is not an error: the kernel goes on writing the old
-  pages and calls it success. The pool therefore outlives the ring.
-- After fork(2), pages pinned for I/O would be copied on the next write and the ring would see the
-  old copy. MADV_DONTFORK keeps the pool out of the child: there, its views must not be touched.
+It begins with the slots that were asked for and may grow up to `slots_max`, one increment at a
+time, each a mapping of its own. Slots of old and new increments are in use side by side, so nothing
+stops while it grows; an increment goes again as a whole, when none of its slots is held.
+
+A free slot is given out by the lowest index. So what is needed least is what was added last, and
+that becomes free as a whole when demand falls.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
 import re
 import resource
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 
-from uringio.exceptions import UringioError
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-HUGE_PAGE_BYTES = 2 << 20
-"""Transparent huge pages of x86-64 and of arm64 with 4 KiB pages; elsewhere just an alignment."""
+from uringio._ring.increment import PAGE_BYTES, Increment, Slot
 
 SLOT_BYTES_MIN = 4 << 10
 SLOT_BYTES_MAX = 16 << 20
@@ -35,6 +26,13 @@ SLOTS_MIN = 2
 SLOTS_MAX = 16_384
 """The kernel's own bound on registered buffers (io_uring_register(2))."""
 
+INCREMENT_BYTES = 8 << 20
+INCREMENT_SLOTS = 256
+"""What the pool grows by at a time at the most, or one slot where that is bigger. To map, touch and
+register 8 MiB of huge pages takes 1 ms (16 MiB, 2 ms), in which the event loop runs nothing else;
+the disk goes on with what is in flight, and who waits for a slot has waited longer already. Small
+slots cost by their number, and 256 of them as much."""
+
 RING_BYTES_MAX = 512 << 10
 """What the ring's own queues may take of RLIMIT_MEMLOCK, at 4,096 entries."""
 
@@ -43,115 +41,113 @@ SLOT_BYTES_DEFAULT = 1 << 20
 """16 slots of 1 MiB keep this project's reference disks busy; more depth gained nothing there."""
 
 
-class Slot:
-    """One chunk-sized piece of the pool.
-
-    `view` is the writable memory to fill, and `length` how many of its bytes were filled.
-    """
-
-    __slots__ = ("buffer_index", "index", "length", "memory", "taken", "view")
-
-    def __init__(self, index: int, memory: memoryview) -> None:
-        self.index = index
-        self.memory = memory
-        self.view = memory
-        self.length = 0
-        self.buffer_index = -1
-        self.taken = False
-
-
 class BufferPool:
-    """`count` slots of `slot_bytes` bytes each, page-aligned and touched.
+    """`count` slots of `slot_bytes` bytes each, page-aligned and touched, and up to `slots_max`.
 
     `take` and `give` are plain: who waits for a slot, waits in the layer above.
     """
 
-    def __init__(self, count: int, slot_bytes: int) -> None:
+    def __init__(self, count: int, slot_bytes: int, slots_max: int | None = None) -> None:
+        slots_max = count if slots_max is None else slots_max
         if not SLOTS_MIN <= count <= SLOTS_MAX:
             raise ValueError(f"slots must be {SLOTS_MIN} to {SLOTS_MAX}, not {count}")
+        if not count <= slots_max <= SLOTS_MAX:
+            raise ValueError(f"slots_max must be {count} (slots) to {SLOTS_MAX}, not {slots_max}")
         if not SLOT_BYTES_MIN <= slot_bytes <= SLOT_BYTES_MAX or slot_bytes % PAGE_BYTES:
             raise ValueError(
                 f"slot_bytes must be a multiple of {PAGE_BYTES} from {SLOT_BYTES_MIN} to "
                 f"{SLOT_BYTES_MAX}, not {slot_bytes}"
             )
         self.slot_bytes = slot_bytes
-        self.size = count * slot_bytes
-        self._map = _map_private(self.size + HUGE_PAGE_BYTES)
-        anchor = ctypes.c_char.from_buffer(self._map)
-        start = -ctypes.addressof(anchor) % HUGE_PAGE_BYTES
-        self.address = ctypes.addressof(anchor) + start
-        del anchor  # a live export would keep the mapping from closing
-        _advise(self._map, start, self.size)
-        self._memory = memoryview(self._map)[start : start + self.size]
-        for offset in range(0, self.size, PAGE_BYTES):
-            self._memory[offset] = 0  # touched: what gets registered is what will be written
-        self.slots = [
-            Slot(i, self._memory[i * slot_bytes : (i + 1) * slot_bytes]) for i in range(count)
-        ]
-        self.free = list(reversed(self.slots))
+        self.slots_min, self.slots_max = count, slots_max
+        self.growths = self.shrinks = 0
+        self.increments: list[Increment] = []
+        self.free: list[int] = []
+        self._slots: dict[int, Slot] = {}
+        self._add(Increment(0, count, slot_bytes))
+        self._free_min = count
+
+    @property
+    def slots(self) -> list[Slot]:
+        """All slots there are now."""
+        return list(self._slots.values())
+
+    def __len__(self) -> int:
+        return len(self._slots)
 
     def take(self) -> Slot | None:
         """Take a free slot, or None. Its view is whole again and its length 0."""
         if not self.free:
             return None
-        slot = self.free.pop()
+        slot = self._slots[heappop(self.free)]
         slot.view, slot.length, slot.taken = slot.memory, 0, True
+        self._free_min = min(self._free_min, len(self.free))
         return slot
 
     def give(self, slot: Slot) -> None:
         """Put a slot back: only when no operation uses it any more."""
         assert slot.taken, "a slot was given back twice"
         slot.taken = False
-        self.free.append(slot)
+        heappush(self.free, slot.index)
+
+    def map_increment(self) -> Increment | None:
+        """Map the next increment, or None at `slots_max`. `add` makes its slots the pool's.
+
+        Raises `UringioError` where there is not so much memory.
+        """
+        step = min(max(1, INCREMENT_BYTES // self.slot_bytes), INCREMENT_SLOTS)
+        used = {increment.first for increment in self.increments}
+        for first in range(self.slots_min, self.slots_max, step):
+            if first not in used:
+                return Increment(first, min(step, self.slots_max - first), self.slot_bytes)
+        return None
+
+    def add(self, increment: Increment) -> None:
+        """Take the slots of an increment in: they are free from now on."""
+        self._add(increment)
+        self.growths += 1
+
+    def idle_increment(self) -> Increment | None:
+        """Find an increment that nobody needed since the last call; never the first one.
+
+        Not needed are as many slots as were free all the time.
+        """
+        spare, self._free_min = self._free_min, len(self.free)
+        for increment in reversed(self.increments[1:]):
+            if len(increment.slots) <= spare and increment.is_free():
+                return increment
+        return None
+
+    def remove(self, increment: Increment) -> None:
+        """Unmap an increment, which is not registered any more and whose slots are all free."""
+        assert increment.is_free(), "a slot of it is held"
+        assert all(slot.buffer_index < 0 for slot in increment.slots), "it is registered"
+        self.increments.remove(increment)
+        for slot in increment.slots:
+            del self._slots[slot.index]
+        self.free = [index for index in self.free if index in self._slots]
+        heapify(self.free)
+        self._free_min = min(self._free_min, len(self.free))
+        self.shrinks += 1
+        increment.close()
 
     def has_huge_pages(self) -> bool:
-        """Whether the kernel backs any of the pool with huge pages now (/proc/self/smaps)."""
-        try:
-            text = Path("/proc/self/smaps").read_text()
-        except OSError:
-            return False
-        return huge_bytes_at(text, self.address) > 0
+        """Whether the kernel backs any of the first increment with huge pages now."""
+        return bool(self.increments) and self.increments[0].has_huge_pages()
 
     def close(self) -> None:
         """Unmap. Views that users still hold keep their memory until they drop it."""
         self.free.clear()
-        for slot in self.slots:
-            slot.view = slot.memory = memoryview(b"")
-        self.slots.clear()
-        self._memory = memoryview(b"")
-        try:
-            self._map.close()
-        except BufferError:
-            return  # somebody kept a view: the mapping goes when the view does
+        self._slots.clear()
+        for increment in self.increments:
+            increment.close()
+        self.increments.clear()
 
-
-def _map_private(length: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as exc:
-        raise UringioError(
-            f"no {length} bytes of memory for the pool: ask for fewer or smaller slots"
-        ) from exc
-
-
-def _advise(mapping: mmap.mmap, start: int, length: int) -> None:
-    for advice in ("MADV_HUGEPAGE", "MADV_DONTFORK"):
-        if hasattr(mmap, advice):
-            try:
-                mapping.madvise(getattr(mmap, advice), start, length)
-            except OSError:  # a kernel built without huge pages: has_huge_pages() tells
-                continue
-
-
-def huge_bytes_at(smaps: str, address: int) -> int:
-    """Bytes of huge pages in the mapping that holds `address`, read from smaps text (proc(5))."""
-    inside = False
-    for line in smaps.splitlines():
-        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(match[1], 16) <= address < int(match[2], 16)
-        elif inside and line.startswith("AnonHugePages:"):
-            return int(line.split()[1]) << 10
-    return 0
+    def _add(self, increment: Increment) -> None:
+        self.increments.append(increment)
+        for slot in increment.slots:
+            self._slots[slot.index] = slot
+            heappush(self.free, slot.index)
 
 
 def memlock_limit() -> int | None:

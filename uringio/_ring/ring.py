@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uringio._ring.features import RingFeatures
+    from uringio._ring.increment import Increment
     from uringio._ring.many import Many
     from uringio._ring.operations import Opcode, Operation
     from uringio._ring.pool import BufferPool
@@ -94,7 +95,16 @@ class RingLike(Protocol):
         """
 
     def register(self, pool: BufferPool) -> None:
-        """Register the pool's slots for fixed operations, as many as can be had."""
+        """Register the pool's slots, as many as can be had, and make room for its increments."""
+
+    def register_increment(self, increment: Increment) -> None:
+        """Register slots that the pool grows by, as many as can be had: see `buffer_index`.
+
+        Operations in flight go on meanwhile.
+        """
+
+    def unregister_increment(self, increment: Increment) -> None:
+        """Take the registration of slots back. No operation in flight may use them."""
 
     def close(self) -> None:
         """Give the ring back. Nothing may be in flight."""

@@ -22,6 +22,7 @@ from uringio.exceptions import ClosedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uringio._ring.increment import Increment
     from uringio._ring.operations import Opcode, Operation
     from uringio._ring.pool import BufferPool
     from uringio._ring.ring import Completion
@@ -102,6 +103,12 @@ class ThreadRing(SoftwareRing):
 
     def register(self, pool: BufferPool) -> None:
         """Nothing to register with: the slots stay ordinary memory."""
+
+    def register_increment(self, increment: Increment) -> None:
+        """Nothing to register with either."""
+
+    def unregister_increment(self, increment: Increment) -> None:
+        """Nothing was registered."""
 
     def close(self) -> None:
         """End the threads. Nothing may be in flight."""

@@ -8,6 +8,9 @@ What the kernel does, and what follows for this file (io_uring_setup(2), measure
   reap; the reap loop in C says that (see liburing.csrc.c).
 - Flags came one by one with Linux 5.18 to 6.1. A kernel answers EINVAL to what it does not know, so
   flags are peeled off from the newest on, and what was not to be had is noted.
+- IORING_REGISTER_BUFFERS_UPDATE (5.13) does not wait for operations in flight: each holds on to
+  the buffer it was given. So a sparse table (5.19) is filled and emptied under load. SINGLE_ISSUER
+  lets only the thread that submits do it.
 - The kernel may take a batch in part. What it left stays in the submission queue and goes first
   next time; new records wait in our batch until the whole of it fits.
 """
@@ -32,6 +35,7 @@ from uringio.exceptions import BrokenError, ClosedError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uringio._ring.increment import Increment
     from uringio._ring.many import Many
     from uringio._ring.pool import BufferPool
     from uringio._ring.ring import Completion
@@ -82,6 +86,7 @@ class UringRing(OwnedRing):
         if lib is None:
             raise UnavailableError(why_unavailable(errno.ENOSYS, binding=_binding.missing))
         super().__init__()
+        self._sparse = False
         try:
             self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as exc:
@@ -261,34 +266,66 @@ class UringRing(OwnedRing):
         return completions
 
     def register(self, pool: BufferPool) -> None:
-        """Register the pool's slots, fewer and fewer while RLIMIT_MEMLOCK refuses them."""
+        """Register the pool's slots, fewer where RLIMIT_MEMLOCK refuses some, and make room."""
         self._check_owner()
-        count = len(pool.slots)
+        result = lib.io_uring_register_buffers_sparse(self._ring, pool.slots_max)
+        self._sparse = result == 0
+        self._register(pool.increments[0])
+        if pool.slots_max > pool.slots_min and not self._sparse:
+            self.features.note(
+                "this kernel (before 5.19) has no sparse table of buffers: slots that the pool "
+                "grows by are not registered"
+            )
+
+    def register_increment(self, increment: Increment) -> None:
+        """Register slots that the pool grows by; without a sparse table none are."""
+        self._check_owner()
+        if self._sparse:
+            self._register(increment)
+
+    def unregister_increment(self, increment: Increment) -> None:
+        """Empty the slots' entries of the table. No operation in flight may use them."""
+        self._check_owner()
+        count = sum(slot.buffer_index >= 0 for slot in increment.slots)
+        if not count:
+            return
+        self._beside.unregister(increment)
+        for slot in increment.slots:
+            slot.buffer_index = -1
+        self.features.registered_slots -= count
+        result = lib.uringio_register_slots(self._ring, increment.first, 0, 0, count)
+        if result != count:
+            error = os.strerror(-result) if result < 0 else "some stayed"
+            raise BrokenError(f"slots cannot be unregistered: {error}")
+
+    def _register(self, increment: Increment) -> None:
+        wanted = count = len(increment.slots)
+        address, slot_bytes = increment.address, increment.slot_bytes
+        first = increment.first if self._sparse else -1
         result = -errno.ENOMEM
         while count > 0:
-            result = lib.uringio_register_slots(self._ring, pool.address, pool.slot_bytes, count)
-            if result != -errno.ENOMEM:
+            # Of a table of their own all are registered or none; of a sparse one, those that fit.
+            result = lib.uringio_register_slots(self._ring, first, address, slot_bytes, count)
+            if result != -errno.ENOMEM or self._sparse:
                 break
             count -= max(1, count // 8)
-        if result < 0:
-            count = 0
-        for slot in pool.slots[:count]:
+        count = max(result, 0)
+        for slot in increment.slots[:count]:
             slot.buffer_index = slot.index
-        self._beside.register(pool, count)
-        features = self.features
-        features.registered_slots = count
-        if count < len(pool.slots):
-            features.notes.append(
-                f"{len(pool.slots) - count} of {len(pool.slots)} slots are not registered: "
-                f"{reason(-result if result < 0 else errno.ENOMEM)}"
-            )
+        if count:
+            self._beside.register(increment, count)
+        self.features.registered_slots += count
+        if count < wanted:
+            why = reason(-result if result < 0 else errno.ENOMEM)
+            which = "of" if increment.first == 0 else "more, of"
+            self.features.note(f"{wanted - count} {which} {wanted} slots are not registered: {why}")
 
     def close(self) -> None:
         """Give the ring back to the kernel. Nothing may be in flight."""
         if self._unusable is not None:
             return
         self._unusable = ClosedError
-        if self.features.registered_slots:
+        if self._sparse or self.features.registered_slots:
             # The exit alone gives locked memory back later, and the next ring would get none.
             lib.io_uring_unregister_buffers(self._ring)
         lib.io_uring_queue_exit(self._ring)

@@ -21,7 +21,7 @@ from uringio.exceptions import UringioError, operation_error
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from uringio._ring.pool import Slot
+    from uringio._ring.increment import Slot
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
@@ -114,7 +114,7 @@ async def some_slots(slots: SlotQueue, pieces: int) -> AsyncIterator[list[Slot]]
     """
     held = [await slots.acquire()]
     try:
-        while len(held) < min(pieces, PIECES_MAX, max(1, len(slots.pool.slots) // 2)):
+        while len(held) < min(pieces, PIECES_MAX, max(1, len(slots.pool) // 2)):
             slot = slots.acquire_nowait()
             if slot is None:
                 break

@@ -84,6 +84,11 @@ class Reactor(trio.abc.Instrument):
         return len(self._waiting)
 
     @property
+    def is_broken(self) -> bool:
+        """Whether the ring failed for good: the kernel may then still use memory of old writes."""
+        return self._failure is not None
+
+    @property
     def accepted_bytes(self) -> int:
         """Bytes of all the writes that were started, done or not."""
         counters = self.counters

@@ -24,7 +24,7 @@ from uringio.exceptions import operation_error
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from uringio._ring.pool import Slot
+    from uringio._ring.increment import Slot
     from uringio._trio.pieces import Piece
     from uringio._trio.reactor import Reactor
 

@@ -44,7 +44,7 @@ from uringio.exceptions import OperationError, PendingReplaceError, operation_er
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uringio._ring.pool import Slot
+    from uringio._ring.increment import Slot
     from uringio._trio.reactor import Reactor
     from uringio._trio.replace_journal import Home
     from uringio._trio.slots import SlotQueue

@@ -39,7 +39,7 @@ from uringio.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uringio._ring.pool import Slot
+    from uringio._ring.increment import Slot
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
     from uringio._trio.reading_back import Reader

@@ -13,6 +13,7 @@ from uringio._ring import operations
 from uringio._ring.choose import choose_ring
 from uringio._ring.pool import SLOT_BYTES_DEFAULT, BufferPool, default_slots
 from uringio._trio.file import MODES, UringFile
+from uringio._trio.growth import Growth
 from uringio._trio.opening import AT_FDCWD, Direct, open_directory, open_file
 from uringio._trio.publish import Place
 from uringio._trio.reactor import Reactor
@@ -142,41 +143,56 @@ async def open_ring(
     slots: int | None = None,
     slot_bytes: int = SLOT_BYTES_DEFAULT,
     *,
+    slots_max: int | None = None,
     entries: int = ENTRIES_DEFAULT,
     backend: Literal["auto", "io_uring", "threads"] = "auto",
 ) -> AsyncIterator[Ring]:
     """Open a ring with a pool of `slots` slots of `slot_bytes` bytes, inside a trio run.
 
-    Without `slots`, 16, or as many as RLIMIT_MEMLOCK lets this user register. `entries` is the
-    queue depth. `backend` "auto" takes io_uring, or threads where there is none (and says so in
-    `Ring.features`); "io_uring" raises `UnavailableError` instead, with the reason and the mend.
-    Leaving waits for what is in flight (60 s at the most), whatever happened, then frees it all.
+    Without `slots`, 16, or as many as RLIMIT_MEMLOCK lets this user register. With `slots_max` the
+    pool grows up to so many while tasks wait for a slot for longer than 20 ms, 8 MiB or one slot at
+    a time, and gives back what was spare for 5 s; what could not be registered is used
+    unregistered, and what could not be had at all ends the growth: `Ring.features` says either.
+    `entries` is the queue depth. `backend` "auto" takes io_uring, or threads where there is none
+    (and says so in `Ring.features`); "io_uring" raises `UnavailableError` instead, with the reason
+    and the mend. Leaving waits for what is in flight (60 s at the most), whatever happened, then
+    frees it all.
     """
-    async with run_ring(choose_ring(backend, entries), slots, slot_bytes) as ring:
+    async with run_ring(choose_ring(backend, entries), slots, slot_bytes, slots_max) as ring:
         yield ring
 
 
 @contextlib.asynccontextmanager
 async def run_ring(
-    raw: RingLike, slots: int | None = None, slot_bytes: int = SLOT_BYTES_DEFAULT
+    raw: RingLike,
+    slots: int | None = None,
+    slot_bytes: int = SLOT_BYTES_DEFAULT,
+    slots_max: int | None = None,
 ) -> AsyncIterator[Ring]:
     """As `open_ring`, for a ring that was made before: a simulated one, for example. Closes it."""
     try:
-        pool = BufferPool(default_slots(slot_bytes) if slots is None else slots, slot_bytes)
+        count = default_slots(slot_bytes) if slots is None else slots
+        pool = BufferPool(count, slot_bytes, slots_max)
     except BaseException:
         raw.close()
         raise
     raw.register(pool)
     features = raw.features
-    features.slots, features.slot_bytes = len(pool.slots), slot_bytes
+    features.slots, features.slots_max = len(pool), pool.slots_max
+    features.slot_bytes = slot_bytes
     features.huge_pages = pool.has_huge_pages()
     if not features.huge_pages:
-        features.notes.append("the pool has no huge pages (transparent_hugepage is off or used up)")
-    reactor = Reactor(raw)
+        features.note("the pool has no huge pages (transparent_hugepage is off or used up)")
+    reactor, queue = Reactor(raw), SlotQueue(pool)
+    growth = Growth(reactor, queue)
     reactor.open()
+    if pool.slots_max > pool.slots_min:
+        growth.open()
     try:
-        yield Ring(reactor, SlotQueue(pool))
+        yield Ring(reactor, queue)
     finally:
+        if pool.slots_max > pool.slots_min:
+            await growth.aclose()
         if await reactor.aclose():
             raw.close()
             pool.close()

@@ -55,7 +55,8 @@ class RingStatistics:
 
     `slots`, `registered_slots`, `free_slots`: of the pool (gauges). `waiting_for_slot`: tasks that
     wait for one (gauge). `slot_waits`: how often a task had to; `slot_wait_s`: for how many seconds
-    in all, the waits that have ended.
+    in all, the waits that have ended. `pool_growths`, `pool_shrinks`: increments that the pool
+    grew by, and that it gave back.
 
     `direct_files`, `uncached_files`, `cached_files`: files that were created or opened, by how they
     go to the disk: past the page cache, through it without staying there, or into it.
@@ -78,6 +79,8 @@ class RingStatistics:
     waiting_for_slot: int
     slot_waits: int
     slot_wait_s: float
+    pool_growths: int
+    pool_shrinks: int
     direct_files: int
     uncached_files: int
     cached_files: int
@@ -117,12 +120,14 @@ def snapshot(reactor: Reactor, slots: SlotQueue, files: Mapping[Cache, int]) -> 
         retries=retries,
         batches=Histogram.of_counted(counters.batches),
         latencies={kind: histogram for kind, histogram in latencies.items() if histogram.count},
-        slots=len(slots.pool.slots),
+        slots=len(slots.pool),
         registered_slots=ring.features.registered_slots,
         free_slots=slots.free,
         waiting_for_slot=slots.waiting,
         slot_waits=slots.waits,
         slot_wait_s=slots.wait_s,
+        pool_growths=slots.pool.growths,
+        pool_shrinks=slots.pool.shrinks,
         direct_files=files["direct"],
         uncached_files=files["uncached"],
         cached_files=files["cached"],

@@ -22,7 +22,7 @@ from uringio.exceptions import OperationError, UringioError, operation_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uringio._ring.pool import Slot
+    from uringio._ring.increment import Slot
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
 

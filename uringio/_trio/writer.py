@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from uringio._ring.features import Backend
-    from uringio._ring.pool import Slot
+    from uringio._ring.increment import Slot
     from uringio._trio.modes import Cache
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor

@@ -36,6 +36,7 @@ from uringio.testing.faults import PLAIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from uringio._ring.increment import Increment
     from uringio._ring.pool import BufferPool
     from uringio._ring.ring import Completion
     from uringio.testing.faults import Fault
@@ -102,6 +103,7 @@ class SimulatedRing(SoftwareRing):
         self._submitted: list[_Chain] = []
         self._cancelled: set[int] = set()
         self._refusals = 0
+        self._registered: set[int] = set()
         self.counts = RingCounts(0, 0)
 
     @property
@@ -158,10 +160,24 @@ class SimulatedRing(SoftwareRing):
 
     def register(self, pool: BufferPool) -> None:
         """Take every slot for registered, so that fixed operations are what gets tested."""
+        for increment in pool.increments:
+            self.register_increment(increment)
+
+    def register_increment(self, increment: Increment) -> None:
+        """Take slots that the pool grows by for registered."""
         self._check_owner()
-        for slot in pool.slots:
+        for slot in increment.slots:
             slot.buffer_index = slot.index
-        self.features.registered_slots = len(pool.slots)
+            self._registered.add(slot.index)
+        self.features.registered_slots = len(self._registered)
+
+    def unregister_increment(self, increment: Increment) -> None:
+        """Forget slots: a fixed operation that still uses one gets EFAULT."""
+        self._check_owner()
+        for slot in increment.slots:
+            slot.buffer_index = -1
+            self._registered.discard(slot.index)
+        self.features.registered_slots = len(self._registered)
 
     def close(self) -> None:
         """Close the wake-up. Nothing may be in flight."""
@@ -191,6 +207,8 @@ class SimulatedRing(SoftwareRing):
             return -errno.ECANCELED
         if not self.supports(operation.opcode):
             return -errno.EINVAL
+        if operation.buffer_index >= 0 and operation.buffer_index not in self._registered:
+            return -errno.EFAULT
         self._counts[opcode] += 1
         fault = self._fault(opcode)
         if opcode is Opcode.FSYNC and fd in self._lost:

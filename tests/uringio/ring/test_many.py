@@ -20,7 +20,8 @@ from uringio._ring.many import (
     addresses_of,
     all_multiples,
 )
-from uringio.lowlevel import BufferPool, Opcode, Operation, RingLike, operations
+from uringio._ring.pool import INCREMENT_SLOTS
+from uringio.lowlevel import BufferPool, Increment, Opcode, Operation, RingLike, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,18 +140,10 @@ def test_a_short_queue_only_takes_longer(
     assert many.results == many.lengths
 
 
-def dropped(slot: memoryview, pool: BufferPool) -> None:
+def dropped(memory: memoryview, increment: Increment) -> None:
     """Take the pages of a slot away: what is registered keeps them, plain memory reads as zeros."""
-    start = (pool.address - pool_start(pool)) + slot_offset(slot, pool)
-    pool._map.madvise(mmap.MADV_DONTNEED, start, len(slot))
-
-
-def pool_start(pool: BufferPool) -> int:
-    return addresses_of([memoryview(pool._map)])[0]
-
-
-def slot_offset(slot: memoryview, pool: BufferPool) -> int:
-    return addresses_of([slot])[0] - pool.address
+    start, address = addresses_of([memoryview(increment._map), memory])
+    increment._map.madvise(mmap.MADV_DONTNEED, address - start, len(memory))
 
 
 @pytest.mark.parametrize("how", ["one", "many"])
@@ -164,7 +157,7 @@ def test_memory_of_a_registered_slot_is_recognised(
     assert slot.buffer_index == 1
     slot.memory[:] = b"x" * 8192
     piece = slot.memory[4096:8192]
-    dropped(piece, pool)
+    dropped(piece, pool.increments[0])
     assert piece[0] == 0
     if how == "one":
         uring.prepare(operations.write(descriptor, piece, 0, 4096))
@@ -174,6 +167,42 @@ def test_memory_of_a_registered_slot_is_recognised(
     assert os.pread(descriptor, 8192, 0) == b"x" * 4096
 
 
+@pytest.mark.parametrize("how", ["one", "many"])
+def test_memory_of_a_slot_that_the_pool_grew_by_is_recognised_until_it_goes(
+    uring: RingLike, finish: Finish, descriptor: int, how: str
+) -> None:
+    """Wherever it is mapped, and with its own place in the table of registered buffers."""
+    pool = BufferPool(2, 4096, 2 + 3 * INCREMENT_SLOTS)
+    uring.register(pool)
+    increments = []
+    for _ in range(3):
+        increment = pool.map_increment()
+        assert increment is not None
+        uring.register_increment(increment)
+        pool.add(increment)
+        increments.append(increment)
+
+    def write(memory: memoryview) -> bytes:
+        if how == "one":
+            uring.prepare(operations.write(descriptor, memory, 0, 4096))
+        else:
+            uring.prepare_many(many_of(descriptor, [memory], [0]))
+        finish(uring)
+        return os.pread(descriptor, 4096, 0)
+
+    slots = [increment.slots[number] for number, increment in enumerate(increments, 3)]
+    for slot, increment in zip(slots, increments, strict=True):
+        content = bytes([slot.index % 251 + 1]) * 4096
+        slot.memory[:] = content
+        dropped(slot.memory, increment)
+        assert write(slot.memory) == content, "the pages that were registered"
+    uring.unregister_increment(increments[1])
+    assert write(slots[1].memory) == bytes(4096), "those that are there"
+    assert write(slots[2].memory) != bytes(4096)
+    uring.close()
+    pool.close()
+
+
 def test_memory_that_lies_in_two_slots_is_plain_memory(
     uring: RingLike, finish: Finish, descriptor: int
 ) -> None:
@@ -181,7 +210,7 @@ def test_memory_that_lies_in_two_slots_is_plain_memory(
     uring.register(pool)
     pool.slots[0].memory[:] = b"a" * 4096
     pool.slots[1].memory[:] = b"b" * 4096
-    both = pool._memory[2048:6144]
+    both = pool.increments[0]._memory[2048:6144]
     many = many_of(descriptor, [both], [0])
     uring.prepare(operations.write(descriptor, both, 4096, 4096))
     uring.prepare_many(many)

@@ -1,41 +1,13 @@
-"""The pool: alignment, bounds, slots taken and given, huge pages, fork, close."""
+"""The pool: bounds, slots taken and given, increments added and removed, close."""
 
 from __future__ import annotations
 
-import ctypes
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from uringio._ring import pool as module
-from uringio.lowlevel import BufferPool, default_slots
-
-if TYPE_CHECKING:
-    from tests.conftest import RunPython
-
-SMAPS = """\
-7f0000000000-7f0000400000 rw-p 00000000 00:00 0
-Size:               4096 kB
-AnonHugePages:      2048 kB
-VmFlags: rd wr mr mw me ac sd hg dc
-7f0000400000-7f0000600000 rw-p 00000000 00:00 0
-AnonHugePages:         0 kB
-"""
-
-
-def address_of(memory: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-
-
-def test_slots_lie_side_by_side_on_a_huge_page_boundary() -> None:
-    pool = BufferPool(3, 8192)
-    addresses = [address_of(slot.memory) for slot in pool.slots]
-    assert addresses == [pool.address, pool.address + 8192, pool.address + 16384]
-    assert pool.address % (2 << 20) == 0
-    assert [len(slot.memory) for slot in pool.slots] == [8192] * 3
-    assert pool.size == 3 * 8192
+from uringio.lowlevel import BufferPool, Increment, Slot, default_slots
 
 
 def test_fresh_memory_is_zero_and_writable() -> None:
@@ -88,7 +60,7 @@ def test_giving_a_slot_twice_is_caught() -> None:
 
 def test_close_unmaps() -> None:
     pool = BufferPool(2, 4096)
-    address = pool.address
+    address = pool.increments[0].address
     assert is_mapped(address)
     pool.close()
     assert not is_mapped(address)
@@ -111,64 +83,146 @@ def test_a_slot_that_somebody_kept_is_empty_after_close() -> None:
     assert len(slot.view) == len(slot.memory) == 0
 
 
-def test_huge_pages_are_reported_as_smaps_has_them() -> None:
-    pool = BufferPool(4, 1 << 20)
-    smaps = Path("/proc/self/smaps").read_text()
-    found = re.search(
-        rf"^{pool.address:x}-.*?^AnonHugePages:\s*(\d+) kB", smaps, re.MULTILINE | re.DOTALL
-    )
-    assert found is not None, "madvise cuts the mapping at the pool's start"
-    assert pool.has_huge_pages() == (int(found[1]) > 0)
-    enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if enabled.exists() and "[never]" in enabled.read_text():
-        assert not pool.has_huge_pages()
+def grow(pool: BufferPool) -> Increment:
+    increment = pool.map_increment()
+    assert increment is not None
+    pool.add(increment)
+    return increment
 
 
-def test_huge_bytes_are_read_for_the_mapping_that_holds_the_address() -> None:
-    assert module.huge_bytes_at(SMAPS, 0x7F00_0010_0000) == 2 << 20
-    assert module.huge_bytes_at(SMAPS, 0x7F00_0040_0000) == 0
-    assert module.huge_bytes_at(SMAPS, 0x7F00_0060_0000) == 0
-    assert module.huge_bytes_at("", 0) == 0
+def take(pool: BufferPool, count: int) -> list[Slot]:
+    taken = [slot for _ in range(count) if (slot := pool.take()) is not None]
+    assert len(taken) == count
+    return taken
 
 
-def test_a_forked_child_does_not_have_the_pool(run_python: RunPython) -> None:
-    """Touching it there is a segmentation fault, which is why it is done in a child of a child."""
-    code = """
-import os, re, signal
-from pathlib import Path
-from uringio.lowlevel import BufferPool
-pool = BufferPool(2, 2 << 20)
-child = os.fork()
-if child == 0:
-    mapped = [line.split("-") for line in Path("/proc/self/maps").read_text().splitlines()]
-    held = any(int(a, 16) <= pool.address < int(b.split()[0], 16) for a, b, *_ in mapped)
-    os._exit(1 if held else 0)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-pool.slots[0].memory[:2] = b"ok"
-"""
-    run_python(code)
+@pytest.mark.parametrize("slots_max", [1, 3, 16_385])
+def test_an_upper_bound_below_the_lower_one_or_the_kernels_is_refused(slots_max: int) -> None:
+    with pytest.raises(ValueError, match=r"slots_max must be 4 \(slots\) to 16384"):
+        BufferPool(4, 4096, slots_max)
+
+
+def test_a_pool_without_an_upper_bound_does_not_grow() -> None:
+    pool = BufferPool(2, 4096)
+    assert pool.map_increment() is None
+    assert pool.slots_max == 2
+
+
+@pytest.mark.parametrize(
+    ("slots", "slot_bytes", "slots_max", "sizes"),
+    [
+        (2, 1 << 20, 20, [8, 8, 2]),
+        (2, 4096, 300, [256, 42]),
+        (3, 16 << 20, 5, [1, 1]),
+        (16, 1 << 20, 17, [1]),
+    ],
+)
+def test_it_grows_by_8_mib_or_256_slots_up_to_its_bound(
+    slots: int, slot_bytes: int, slots_max: int, sizes: list[int]
+) -> None:
+    pool = BufferPool(slots, slot_bytes, slots_max)
+    for size in sizes:
+        assert len(grow(pool).slots) == size
+    assert pool.map_increment() is None
+    assert len(pool) == slots_max
+    assert sorted(slot.index for slot in pool.slots) == list(range(slots_max))
+    assert pool.growths == len(sizes)
+
+
+def test_a_mapped_increment_is_not_the_pools_before_it_is_added() -> None:
+    pool = BufferPool(2, 1 << 20, 4)
+    increment = pool.map_increment()
+    assert increment is not None
+    assert (len(pool), len(pool.free)) == (2, 2)
+    pool.add(increment)
+    assert (len(pool), len(pool.free)) == (4, 4)
+
+
+def test_slots_of_old_and_new_increments_are_held_side_by_side() -> None:
+    pool = BufferPool(2, 4096, 4)
+    old = take(pool, 2)
+    grow(pool)
+    new = take(pool, 2)
+    for slot in (*old, *new):
+        slot.memory[:] = bytes([slot.index]) * 4096
+    assert [bytes(slot.memory[:1]) for slot in (*old, *new)] == [b"\0", b"\1", b"\2", b"\3"]
+
+
+def test_the_lowest_free_slot_is_given_out_first() -> None:
+    pool = BufferPool(2, 4096, 6)
+    grow(pool)
+    taken = take(pool, 6)
+    for slot in (taken[5], taken[1], taken[3]):
+        pool.give(slot)
+    assert [slot.index for slot in take(pool, 3)] == [1, 3, 5]
+
+
+def test_an_increment_that_was_not_needed_goes_and_its_indices_come_again() -> None:
+    pool = BufferPool(2, 1 << 20, 18)
+    first, second = grow(pool), grow(pool)
+    assert pool.idle_increment() is None, "it was needed when it came"
+    assert pool.idle_increment() is second
+    address = second.address
+    pool.remove(second)
+    assert not is_mapped(address)
+    assert (len(pool), len(pool.free), pool.shrinks) == (10, 10, 1)
+    assert pool.idle_increment() is first
+    pool.remove(first)
+    assert pool.idle_increment() is None, "the first one stays"
+    assert sorted(pool.free) == [0, 1]
+    assert [slot.index for slot in grow(pool).slots] == list(range(2, 10))
+
+
+def test_an_increment_that_was_needed_for_a_moment_stays_until_the_next_look() -> None:
+    pool = BufferPool(2, 1 << 20, 4)
+    grow(pool)
+    pool.idle_increment()
+    for slot in take(pool, 3):
+        pool.give(slot)
+    assert pool.idle_increment() is None
+    assert pool.idle_increment() is pool.increments[1]
+
+
+def test_an_increment_with_a_slot_that_is_held_stays_and_another_goes() -> None:
+    pool = BufferPool(2, 1 << 20, 18)
+    first, second = grow(pool), grow(pool)
+    taken = take(pool, 18)
+    for slot in taken[:-1]:
+        pool.give(slot)
+    pool.idle_increment()
+    assert pool.idle_increment() is first
+    with pytest.raises(AssertionError, match="is held"):
+        pool.remove(second)
+    pool.remove(first)
+    assert pool.idle_increment() is None
+    taken[-1].memory[:3] = b"mem"
+    pool.give(taken[-1])
+    pool.idle_increment()
+    assert pool.idle_increment() is second
+
+
+def test_an_increment_that_is_registered_is_not_unmapped() -> None:
+    """The kernel would go on writing its old pages, and call it success."""
+    pool = BufferPool(2, 4096, 4)
+    increment = grow(pool)
+    increment.slots[0].buffer_index = increment.slots[0].index
+    with pytest.raises(AssertionError, match="is registered"):
+        pool.remove(increment)
+    assert is_mapped(increment.address)
+
+
+def test_close_unmaps_every_increment() -> None:
+    pool = BufferPool(2, 1 << 20, 18)
+    addresses = [pool.increments[0].address, grow(pool).address, grow(pool).address]
+    pool.close()
+    assert not any(map(is_mapped, addresses))
+    assert pool.take() is None
 
 
 def test_by_default_as_many_slots_as_may_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, slots in ((None, 16), (0, 2), (3 << 20, 2), (1 << 40, 16)):
         monkeypatch.setattr(module, "memlock_limit", lambda limit=limit: limit)
         assert default_slots(1 << 20) == slots
-
-
-def test_more_memory_than_there_is_becomes_an_error_with_the_mend(run_python: RunPython) -> None:
-    code = """
-import resource
-from uringio import UringioError
-from uringio.lowlevel import BufferPool
-resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-try:
-    BufferPool(16384, 16 << 20)
-except UringioError as exc:
-    assert "fewer or smaller slots" in str(exc)
-else:
-    raise AssertionError
-"""
-    run_python(code)
 
 
 def is_mapped(address: int) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 import uringio
 from uringio.exceptions import OperationError
-from uringio.lowlevel import Completion, Opcode, Operation, operations, run_ring
+from uringio.lowlevel import BufferPool, Completion, Opcode, Operation, operations, run_ring
 from uringio.testing import Fault, SimulatedRing, simulated
 
 if TYPE_CHECKING:
@@ -91,10 +91,28 @@ def test_a_short_write_really_writes_that_part(finish: Finish, descriptor: int) 
 def test_a_fault_of_writes_hits_fixed_ones_too(finish: Finish, descriptor: int) -> None:
     for opcode in (Opcode.WRITE, Opcode.WRITE_FIXED):
         ring = SimulatedRing(faults=[Fault(opcode, result=-errno.EIO, every=True)])
+        ring.register(BufferPool(2, 4096))
         ring.prepare(operations.write(descriptor, b"x", 0, 1))
         ring.prepare(operations.write(descriptor, b"x", 0, 1, buffer_index=0))
         assert set(finish(ring).values()) == {-errno.EIO}
         ring.close()
+
+
+def test_a_fixed_operation_whose_slot_is_not_registered_is_refused(
+    finish: Finish, descriptor: int
+) -> None:
+    ring, pool = SimulatedRing(), BufferPool(2, 4096)
+    write = operations.write(descriptor, pool.slots[1].memory, 0, 4096, buffer_index=1)
+    ring.prepare(write)
+    assert set(finish(ring).values()) == {-errno.EFAULT}
+    ring.register(pool)
+    ring.prepare(write)
+    assert set(finish(ring).values()) == {4096}
+    ring.unregister_increment(pool.increments[0])
+    ring.prepare(write)
+    assert set(finish(ring).values()) == {-errno.EFAULT}
+    assert ring.features.registered_slots == 0
+    ring.close()
 
 
 def test_an_fsync_after_a_failed_one_lies_until_the_descriptor_is_closed(

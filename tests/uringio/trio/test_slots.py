@@ -15,7 +15,7 @@ def slots() -> SlotQueue:
 
 
 async def take_all(slots: SlotQueue) -> list[Slot]:
-    return [await slots.acquire() for _ in range(len(slots.pool.slots))]
+    return [await slots.acquire() for _ in range(len(slots.pool))]
 
 
 async def test_a_free_slot_is_had_at_once(slots: SlotQueue) -> None:
