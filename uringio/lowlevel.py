@@ -11,6 +11,7 @@ from uringio._ring.many import Many
 from uringio._ring.operations import Opcode, Operation
 from uringio._ring.pool import BufferPool, default_slots
 from uringio._ring.ring import Completion, RingCounts, RingLike
+from uringio._ring.sizing import DeviceFacts, Sizes, choose_sizes, suggest
 from uringio._ring.threads import ThreadRing
 from uringio._ring.uring import UringRing
 from uringio._trio.opening import OpenFile, open_file
@@ -24,6 +25,7 @@ from uringio._trio.write_behind import WriteBehind
 __all__ = [
     "BufferPool",
     "Completion",
+    "DeviceFacts",
     "Increment",
     "Many",
     "Opcode",
@@ -35,15 +37,18 @@ __all__ = [
     "RingCounts",
     "RingFeatures",
     "RingLike",
+    "Sizes",
     "Slot",
     "SlotQueue",
     "ThreadRing",
     "UringRing",
     "WriteBehind",
+    "choose_sizes",
     "default_slots",
     "open_file",
     "operations",
     "publish_steps",
     "run_ring",
     "run_steps",
+    "suggest",
 ]

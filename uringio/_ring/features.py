@@ -18,8 +18,9 @@ class RingFeatures:
     `entries` and `completion_entries` are the queue sizes in operations, `setup_flags` the flags
     the kernel took, `missing_opcodes` what this kernel's io_uring lacks (done in a thread then).
     `slots`, `registered_slots` and `slot_bytes` (bytes of one) describe the pool as it is now, and
-    `slots_max` what it may grow to; `huge_pages` says whether memory of the pool really is huge
-    pages. `notes` has one sentence for each thing that was wanted and not to be had.
+    `slots_max` what it may grow to; `huge_pages` says whether the memory it began with really is
+    huge pages. `sizes` says what was suggested for a directory's device, and why. `notes` has one
+    sentence for each thing that was wanted and not to be had.
     """
 
     backend: Backend
@@ -32,6 +33,7 @@ class RingFeatures:
     slot_bytes: int = 0
     registered_slots: int = 0
     huge_pages: bool = False
+    sizes: str = ""
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 from uringio._ring import operations
 from uringio._ring.choose import choose_ring
-from uringio._ring.pool import SLOT_BYTES_DEFAULT, BufferPool, default_slots
+from uringio._ring.pool import (
+    SLOT_BYTES_DEFAULT,
+    SLOTS_DEFAULT,
+    SLOTS_MIN,
+    BufferPool,
+    default_slots,
+)
+from uringio._ring.sizing import suggest
 from uringio._trio.file import MODES, UringFile
 from uringio._trio.growth import Growth
 from uringio._trio.opening import AT_FDCWD, Direct, open_directory, open_file
@@ -141,24 +148,39 @@ class Ring:
 @contextlib.asynccontextmanager
 async def open_ring(
     slots: int | None = None,
-    slot_bytes: int = SLOT_BYTES_DEFAULT,
+    slot_bytes: int | None = None,
     *,
     slots_max: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
     entries: int = ENTRIES_DEFAULT,
     backend: Literal["auto", "io_uring", "threads"] = "auto",
 ) -> AsyncIterator[Ring]:
     """Open a ring with a pool of `slots` slots of `slot_bytes` bytes, inside a trio run.
 
-    Without `slots`, 16, or as many as RLIMIT_MEMLOCK lets this user register. With `slots_max` the
-    pool grows up to so many while tasks wait for a slot for longer than 20 ms, 8 MiB or one slot at
-    a time, and gives back what was spare for 5 s; what could not be registered is used
-    unregistered, and what could not be had at all ends the growth: `Ring.features` says either.
-    `entries` is the queue depth. `backend` "auto" takes io_uring, or threads where there is none
-    (and says so in `Ring.features`); "io_uring" raises `UnavailableError` instead, with the reason
-    and the mend. Leaving waits for what is in flight (60 s at the most), whatever happened, then
-    frees it all.
+    `slot_bytes` is a multiple of the page from 4 KiB to 16 MiB. What is not given is chosen: for
+    the device below `directory` where one is named (`Ring.features.sizes` says what and why, and
+    OSError that there is none), else 16 slots of 1 MiB; without `slots`, no more than
+    RLIMIT_MEMLOCK lets this user register.
+
+    With `slots_max` the pool grows up to so many while tasks wait for a slot for longer than 20 ms,
+    8 MiB or one slot at a time, and gives back what was spare for 5 s; what could not be registered
+    is used unregistered, and what could not be had at all ends the growth: `Ring.features` says
+    either. `entries` is the queue depth. `backend` "auto" takes io_uring, or threads where there is
+    none (and says so in `Ring.features`); "io_uring" raises `UnavailableError` instead, with the
+    reason and the mend. Leaving waits for what is in flight (60 s at the most), whatever happened,
+    then frees it all.
     """
-    async with run_ring(choose_ring(backend, entries), slots, slot_bytes, slots_max) as ring:
+    sizes = None if directory is None else suggest(directory)
+    if slot_bytes is None:
+        slot_bytes = SLOT_BYTES_DEFAULT if sizes is None else sizes.slot_bytes
+    if slots is None:
+        slots = default_slots(slot_bytes, SLOTS_DEFAULT if sizes is None else sizes.slots)
+        slots = slots if slots_max is None else max(SLOTS_MIN, min(slots, slots_max))
+    raw = choose_ring(backend, entries)
+    if sizes is not None:
+        chosen = f"{sizes.slots} slots of {sizes.slot_bytes} bytes suggested for {sizes.reason}"
+        raw.features.sizes = chosen
+    async with run_ring(raw, slots, slot_bytes, slots_max) as ring:
         yield ring
 
 

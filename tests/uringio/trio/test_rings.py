@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +11,11 @@ import trio
 
 import uringio
 from uringio.exceptions import ClosedError, TargetExistsError
-from uringio.lowlevel import Opcode, Operation, run_ring
+from uringio.lowlevel import Opcode, Operation, run_ring, suggest
 from uringio.testing import SimulatedRing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("backend", ["auto", "threads"])
@@ -38,7 +38,7 @@ async def test_bad_sizes_are_refused_and_leave_nothing_open(
 ) -> None:
     before = count_descriptors()
     with pytest.raises(ValueError, match="must be"):
-        async with uringio.open_ring(backend="auto", **options):
+        async with uringio.open_ring(backend="auto", **options):  # type: ignore[arg-type]
             pytest.fail("it was opened")
     assert count_descriptors() == before
 
@@ -74,6 +74,53 @@ async def test_a_ring_made_before_is_closed_too() -> None:
             pytest.fail("it was opened")
     with pytest.raises(ClosedError):
         refused.submit()
+
+
+async def test_sizes_are_chosen_for_a_directory_and_said(tmp_path: Path) -> None:
+    async with uringio.open_ring(directory=tmp_path) as ring:
+        features = ring.features
+        assert f"slots of {features.slot_bytes} bytes suggested for" in features.sizes
+        assert features.slot_bytes == suggest(tmp_path).slot_bytes
+    async with uringio.open_ring(3, 8192, directory=tmp_path) as ring:
+        assert (ring.features.slots, ring.features.slot_bytes) == (3, 8192)
+    async with uringio.open_ring(2) as ring:
+        assert (ring.features.slot_bytes, ring.features.sizes) == (1 << 20, "")
+
+
+@pytest.mark.parametrize("backend", ["auto", "threads"])
+@pytest.mark.parametrize("exponent", range(12, 25))
+async def test_slots_of_every_size_from_4_kib_to_16_mib_work(
+    tmp_path: Path, backend: str, exponent: int
+) -> None:
+    slot_bytes = 1 << exponent
+    data = os.urandom(slot_bytes) * 3 + b"tail"
+    async with uringio.open_ring(2, slot_bytes, backend=backend) as ring:  # type: ignore[arg-type]
+        if ring.features.backend == "io_uring":
+            assert ring.features.registered_slots == 2 or ring.features.notes
+        async with ring.create(tmp_path / "file", len(data)) as writer:
+            await writer.write(data)
+            await writer.commit()
+    assert (tmp_path / "file").read_bytes() == data
+
+
+@pytest.fixture
+def without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel that has none: nobody asks for them."""
+    if "[always]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("this system gives huge pages to who does not ask")
+    monkeypatch.delattr("mmap.MADV_HUGEPAGE")
+
+
+async def test_a_pool_without_huge_pages_works_and_says_so(
+    tmp_path: Path, without_huge_pages: None
+) -> None:
+    async with uringio.open_ring(4, 1 << 20) as ring:
+        assert not ring.features.huge_pages
+        assert any("no huge pages" in note for note in ring.features.notes)
+        async with ring.create(tmp_path / "file") as writer:
+            await writer.write(b"x" * (3 << 20))
+            await writer.commit()
+    assert (tmp_path / "file").read_bytes() == b"x" * (3 << 20)
 
 
 @pytest.mark.parametrize("size", [0, 5, (1 << 20) + 1])
