@@ -62,7 +62,7 @@ class Ring:
         return self.reactor.ring.features
 
     def statistics(self) -> RingStatistics:
-        """Take a snapshot: some 10 us, at whatever rate it is plotted."""
+        """Take a snapshot. It copies every histogram, in less than 0.1 ms."""
         return snapshot(self.reactor, self.slots, self._files)
 
     @contextlib.asynccontextmanager
