@@ -110,7 +110,8 @@ class Counters:
         """Count many writes in."""
         self.many_bytes += sum(many.lengths)
         now_ns = self.tick_ns or self.tick()
-        return partial(self._ended_many, callback, many), self._many, now_ns, 0
+        ended = partial(self._ended_many, callback, many, self._of_file(many.fd, many.flags))
+        return ended, self._many, now_ns, 0
 
     def ended(self, completions: Sequence[Completion], waiting: dict[int, Entry]) -> None:
         """Take operations that were reaped together out of `waiting`, count them, call back."""
@@ -147,7 +148,9 @@ class Counters:
             return self.synced
         return self.files.get(fd) or self.count_file(fd)
 
-    def _ended_many(self, callback: Callback, many: Many, result: int) -> None:
+    def _ended_many(
+        self, callback: Callback, many: Many, file: OperationCounter, result: int
+    ) -> None:
         total = done = sum(many.lengths)
         ended = len(many.lengths)
         if many.results != many.lengths:
@@ -160,7 +163,7 @@ class Counters:
         self.many_bytes -= total
         self.unwritten_bytes += total - done
         self.written_bytes += done
-        self._of_file(many.fd, many.flags).written_bytes += done
+        file.written_bytes += done
         callback(result)
 
     def _synced(
