@@ -133,14 +133,22 @@ static void uringio_fail_cut_chain(struct io_uring *ring)
     }
 }
 
+/* Count a system call, and whether the kernel refused it for a while; the result is that. */
+static int uringio_entered(struct uringio_beside *beside, int result)
+{
+    int refused = result == -EINTR || result == -EAGAIN || result == -EBUSY;
+    beside->enters++;
+    beside->retries += (unsigned)refused;
+    return refused;
+}
+
 /* Hand over all SQEs that are ready. 0, or -EAGAIN or -EBUSY when some stay queued for a later call;
  * another -errno when the ring is broken. */
 static int uringio_flush(struct io_uring *ring, struct uringio_beside *beside)
 {
     while (io_uring_sq_ready(ring) > 0) {
         int result = io_uring_submit(ring);
-        beside->enters++;
-        beside->retries += result == -EINTR || result == -EAGAIN || result == -EBUSY;
+        uringio_entered(beside, result);
         if (result == -EINTR)
             continue;
         if (result <= 0)
@@ -271,6 +279,16 @@ static int uringio_submit(struct io_uring *ring, struct uringio_beside *beside,
     return result;
 }
 
+/* Find the next completion that is there, or NULL. io_uring_peek_cqe would enter the kernel where
+ * there is none and work is deferred: once more than the loop below does, and counted by nobody. */
+static struct io_uring_cqe *uringio_next_cqe(struct io_uring *ring)
+{
+    unsigned head = *ring->cq.khead;
+    if (head == io_uring_smp_load_acquire(ring->cq.ktail))
+        return NULL;
+    return &ring->cq.cqes[head & *ring->cq.kring_mask];
+}
+
 /* Copy completions out, up to `capacity`; *more says that the caller has to call again. Parts of many
  * writes are noted and followed by the next ones here; only the end of the whole is a completion.
  *
@@ -285,7 +303,7 @@ static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, ui
     *more = 1;
     for (int round = 0; round < URINGIO_REAP_ROUNDS_MAX; round++) {
         struct io_uring_cqe *cqe;
-        while (count < capacity && io_uring_peek_cqe(ring, &cqe) == 0) {
+        while (count < capacity && (cqe = uringio_next_cqe(ring)) != NULL) {
             if (cqe->user_data & URINGIO_PART) {
                 uringio_part_done(beside, cqe->user_data, cqe->res);
             } else {
@@ -311,8 +329,7 @@ static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, ui
             return (int)count;
         }
         int result = io_uring_get_events(ring);
-        beside->enters++;
-        if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
+        if (!uringio_entered(beside, result) && result < 0)
             return count > 0 ? (int)count : result;
     }
     return (int)count;

@@ -345,6 +345,41 @@ def test_a_kernel_that_refuses_for_a_while_loses_nothing(
     assert (int(done.stdout) > 0) == (error != "EINTR"), "an interrupted submit is repeated at once"
 
 
+COUNTED_ENTERS = """
+import os, select, sys
+from array import array
+from uringio.lowlevel import Many, UringRing, operations
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+ring = UringRing(64)
+views = [memoryview(bytes(100))] * 300
+from uringio._ring.many import addresses_of
+lengths, offsets = array("i", [100] * 300), array("q", range(0, 30_000, 100))
+ring.prepare_many(Many(fd, 0, views, addresses_of(views), lengths, offsets))
+for _ in range(10):
+    for offset in range(30):
+        ring.prepare(operations.write(fd, b"x", offset, 1))
+    ring.prepare_chain([operations.fsync(fd), operations.write(fd, b"y", 0, 1)])
+    while ring.in_flight:
+        ring.submit()
+        select.select([ring.wakeup_fd], [], [])
+        ring.reap()
+print(*ring.counts)
+"""
+
+
+def test_every_enter_is_counted_and_every_refused_one(
+    run_python: RunPython, tmp_path: Path
+) -> None:
+    trace = ("strace", "-f", "-qq", "-e", "trace=io_uring_enter", "-o", str(tmp_path / "trace"))
+    inject = ("-e", "inject=io_uring_enter:error=EAGAIN:when=3..50+7")
+    done = run_python(COUNTED_ENTERS, tmp_path / "file", prefix=(*trace, *inject))
+    lines = (tmp_path / "trace").read_text().splitlines()
+    calls = [line for line in lines if "io_uring_enter(" in line]
+    refused = sum("EAGAIN" in call for call in calls)
+    assert refused > 0
+    assert [int(number) for number in done.stdout.split()] == [len(calls), refused]
+
+
 FULL_BATCH = """
 import select
 from uringio.lowlevel import Opcode, Operation, UringRing
