@@ -48,6 +48,7 @@ class Filling:
         self._failure: ClientError | None = None
         self._instance_id = b""
         self._turn = 0
+        self._durable_extents: Sequence[Extent] = ()
         self.patience = Patience(claim.retry_s)
         self.watcher = watcher
         self.source: SeekableSource | None = None
@@ -216,30 +217,46 @@ class Filling:
 
     def resumed_with(self, lane: Lane, durable: Sequence[Extent], instance_id: bytes) -> None:
         """Sort what lost sessions had sent into what the server has and what it lacks."""
+        self._durable_extents = durable
         pieces = list(self.again)
         self.again.clear()
         for other in self.lanes:
             if other is lane or not other.ready:
                 pieces += other.sent.values()
                 other.sent.clear()
+            for piece in [piece for piece in other.sent.values() if not self._lacking(piece)]:
+                del other.sent[piece.offset]
+                self.retained.release(piece)
         for piece in sorted(pieces, key=lambda piece: piece.offset):
-            extents = [
-                extent
-                for hole in outside(piece.offset, piece.length, durable)
-                for extent in cut(*hole, self.chunk_bytes)
-            ]
-            if extents == [(piece.offset, piece.length)]:
+            if self.is_lacking(piece):
                 self.again.append(piece)
-                continue
-            for extent in extents:
-                self.again.append(piece.part(*extent))
-                self.retained.add(self.again[-1])
-            self.retained.release(piece)
         if instance_id != self._instance_id:  # what another life of the server had counts nothing
             self._instance_id = instance_id
             self.accepted = self.written = 0
         prefix = durable[0][1] if durable and durable[0][0] == 0 else 0
         self.positions(prefix, prefix, prefix)
+
+    def is_lacking(self, piece: Piece) -> bool:
+        """Whether a piece is to be sent as it is: what a RESUME said is durable never is again.
+
+        If not, what is lacking of it is put where the next lane takes it.
+        """
+        extents = self._lacking(piece)
+        if extents == [(piece.offset, piece.length)]:
+            return True
+        for extent in extents:
+            part = piece.part(*extent)
+            self.retained.add(part)
+            self.send_again(part)
+        self.retained.release(piece)
+        return False
+
+    def _lacking(self, piece: Piece) -> list[Extent]:
+        return [
+            extent
+            for hole in outside(piece.offset, piece.length, self._durable_extents)
+            for extent in cut(*hole, self.chunk_bytes)
+        ]
 
     async def mend(self, lane: Lane) -> None:
         """Give a lane a session again, however often it takes. Raises ClientError."""

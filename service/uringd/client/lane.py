@@ -127,6 +127,8 @@ class Lane:
         while not link.credit.available:
             await link.next_event()
             self._filling.check()
+        if not self._filling.is_lacking(piece):
+            return  # a RESUME said so while the piece was in hand
         if self._filling.page_checksums:
             await self._send_pages(piece, whole[HEADER_BYTES:])
         length = piece.length
