@@ -131,7 +131,7 @@ def test_an_interruption_keeps_what_is_whole_and_leaves_no_files(tmp_path: Path)
     assert "fresh: Fresh file" in said
     document = json.loads(result.read_text())
     assert document["interrupted"]
-    assert 2 <= len(document["runs"]) < 1000
+    assert 1 <= len(document["runs"]) < 1000
     assert list(disk.iterdir()) == []
 
 

@@ -439,7 +439,7 @@ async def test_what_the_kernel_keeps_is_leaked_with_a_warning(
         async with run_ring(raw, 2, 4096) as ring:
             ring.reactor.start(operations.fsync(descriptor), print)
     pool = ring.slots.pool
-    assert module._leaked == [raw, pool]
+    assert module._leaked[-2:] == [raw, pool]
     assert len(pool.slots) == 2, "not closed"
     module._leaked.clear()
     raw.close()
