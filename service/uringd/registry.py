@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from uringd.catalog import CatalogError
+from uringd.keyed_lock import KeyedLock
 from uringd.quota import SpoolQuota
 from uringd.reconcile import reconcile
 from uringd.root import SPOOL_SUFFIX
@@ -28,7 +29,7 @@ from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import open_file, operations
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from uringd.catalog import Catalog
     from uringd.config import Settings
@@ -56,8 +57,7 @@ class Registry:
         self._catalog = catalog
         self._settings = settings
         self._quota = SpoolQuota(settings.spool_bytes_max)
-        self._changing: set[str] = set()
-        self._changed = trio.lowlevel.ParkingLot()
+        self._changing = KeyedLock()  # who opens or closes an upload; never a client's patience
         self._count = 0
         self.open: dict[str, Upload] = {}
 
@@ -76,7 +76,7 @@ class Registry:
             raise UploadError(ErrorCode.TOO_MANY_UPLOADS, text)
         self._count += 1
         try:
-            async with self._exclusive(record.upload_id):
+            async with self._changing.hold(record.upload_id):
                 upload = await self._create(record)
                 upload.holders.add(take_hold(upload))
         except BaseException:
@@ -119,7 +119,7 @@ class Registry:
         On return all that was received of it is durable, or it is broken and UploadError is raised.
         """
         with trio.move_on_after(RESUME_TIMEOUT_S):
-            async with self._exclusive(upload_id):
+            async with self._changing.hold(upload_id):
                 found = await self._find(upload_id, epoch, join=join)
                 if not isinstance(found, Upload):
                     return found
@@ -136,7 +136,7 @@ class Registry:
 
     async def _find(self, upload_id: str, epoch: int, *, join: bool) -> Upload | ReceiptRecord:
         upload = self.open.get(upload_id)
-        if upload is not None:
+        if upload is not None and upload.resumable:
             await upload.wait_committed()
             _check_epoch(epoch, upload.epoch, join=join)
             if upload.failure is not None:
@@ -178,7 +178,7 @@ class Registry:
         """End a hold. Nobody's upload is kept for later if it can be, else thrown away."""
         with trio.CancelScope(shield=True):
             upload.holders.discard(holder)
-            async with self._exclusive(upload.id):
+            async with self._changing.hold(upload.id):
                 await self._rest(upload, reason)
 
     async def _rest(self, upload: Upload, reason: str) -> None:
@@ -198,20 +198,28 @@ class Registry:
 
         Raises UploadError (NOT_FOUND, BUSY).
         """
-        async with self._exclusive(upload_id):
+        async with self._changing.hold(upload_id):
             upload = self.open.get(upload_id)
             if upload is not None:
                 if upload.state is UploadState.COMMITTING:
                     raise UploadError(ErrorCode.BUSY, "the upload is being committed")
                 await self._throw_away(upload, reason, asked_by)
                 return
-            record = await self._catalog.find(upload_id)
-            if record is None:
-                raise _not_found(upload_id)
-            if not self._root.remove_spool(upload_id):
-                text = "writes of a server that died may still reach the disk"
-                raise UploadError(ErrorCode.BUSY, text)
-            await self._forget(record, reason)
+            await self._remove_suspended(upload_id, reason)
+
+    async def _expire(self, upload_id: str) -> None:
+        async with self._changing.hold(upload_id):
+            if upload_id not in self.open:  # somebody may have come back just now
+                await self._remove_suspended(upload_id, "it expired")
+
+    async def _remove_suspended(self, upload_id: str, reason: str) -> None:
+        record = await self._catalog.find(upload_id)
+        if record is None:
+            raise _not_found(upload_id)
+        if not self._root.remove_spool(upload_id):
+            text = "writes of a server that died may still reach the disk"
+            raise UploadError(ErrorCode.BUSY, text)
+        await self._forget(record, reason)
 
     def finished(self, upload: Upload) -> None:
         """Take note of a commit: the upload is no upload any more."""
@@ -229,9 +237,8 @@ class Registry:
         """
         await self._catalog.age(elapsed_s, list(self.open))
         for upload_id in await self._catalog.expired(self._settings.upload_expiry_s):
-            if upload_id not in self.open:
-                with contextlib.suppress(UploadError):  # somebody came back just now
-                    await self.abort(upload_id, "it expired")
+            with contextlib.suppress(UploadError):  # somebody else was faster
+                await self._expire(upload_id)
         before_ns = time.time_ns() - int(self._settings.receipt_expiry_s * 1e9)
         await self._catalog.prune_receipts(before_ns)
 
@@ -314,18 +321,6 @@ class Registry:
     async def _discard(self, upload: Upload) -> None:
         with contextlib.suppress(CatalogError):  # the next start removes the record
             await upload.abort()
-
-    @contextlib.asynccontextmanager
-    async def _exclusive(self, upload_id: str) -> AsyncIterator[None]:
-        """Be the only one that opens or closes an upload. Not held over a client's patience."""
-        while upload_id in self._changing:
-            await self._changed.park()
-        self._changing.add(upload_id)
-        try:
-            yield
-        finally:
-            self._changing.discard(upload_id)
-            self._changed.unpark_all()
 
 
 def new_upload_id() -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from uringd.keyed_lock import KeyedLock
 from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME, check_name
 from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import Reactor, operations
@@ -57,6 +58,7 @@ class Root:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._durable: set[tuple[int, int]] = set()
+        self.naming = KeyedLock()  # who gives a name to a file, until that is recorded
         self._walks = trio.CapacityLimiter(1)  # each takes a thread and reads the whole tree
         with contextlib.ExitStack() as opened:
             try:

@@ -168,6 +168,8 @@ class Upload:
             holder.fenced()
         self.holders.clear()
         with trio.CancelScope(shield=True):
+            async with self.filling.lock:
+                pass  # a fenced chunk that is being taken is one of those that were there
             async with self._syncing:
                 self.filling.check()
                 await self._record_progress(self.durable_ranges)
@@ -270,28 +272,32 @@ class Upload:
         )
         try:
             await self._catalog.begin_commit(receipt)
-            modified_ns = await publish(
-                self._ring.reactor,
-                self._root,
-                self._file.fd,
-                self.id,
-                self.name,
-                cut_to=size if self.filling.longest != size else None,
-                overwrite=self._record.overwrite,
-                durability=durability,
-            )
-            receipt = replace(
-                receipt,
-                seconds=time.monotonic() - self.started,
-                modified_ns=modified_ns,
-                published_ns=time.time_ns(),
-            )
-            await self._catalog.publish(receipt)
+            # The newest receipt of a name is that of the file that has it: in the renames' order.
+            async with self._root.naming.hold(self.name):
+                modified_ns = await publish(
+                    self._ring.reactor,
+                    self._root,
+                    self._file.fd,
+                    self.id,
+                    self.name,
+                    cut_to=size if self.filling.longest != size else None,
+                    overwrite=self._record.overwrite,
+                    durability=durability,
+                )
+                receipt = replace(
+                    receipt,
+                    seconds=time.monotonic() - self.started,
+                    modified_ns=modified_ns,
+                    published_ns=time.time_ns(),
+                )
+                await self._catalog.publish(receipt)
         except CatalogError as exc:
             self._break_by(exc)
         except OperationError as exc:
             await self._refuse_name(exc)
         self.receipt = receipt
+        if durability >= Durability.DURABLE:
+            self.durable_ranges = [ByteRange(0, size, receipt.crc32c)]
         self._quota.release(self.id)
         await self._close()
         return receipt

@@ -96,6 +96,27 @@ async def test_an_upload_that_nobody_resumes_expires(
         assert error.code == ErrorCode.NOT_FOUND
 
 
+async def test_an_upload_that_is_resumed_as_it_expires_is_kept(
+    serving: Serving, slow_ring: SlowRing, open_peer: OpenPeer, until: Until
+) -> None:
+    async with serving(slow_ring) as daemon:
+        async with open_peer(daemon.unix, "resume") as peer:
+            created = await peer.ask(FrameType.CREATE, pb.Create(name="file"))
+        await until(lambda: not daemon.uploads)
+        slow_ring.hold(Opcode.OPENAT2)
+        async with open_peer(daemon.unix, "resume") as peer, trio.open_nursery() as nursery:
+            await peer.send(peer.request(FrameType.RESUME, pb.Resume(upload_id=created.upload_id)))
+            await until(lambda: bool(slow_ring.in_flight))
+            registry = daemon.server.registry
+            nursery.start_soon(registry.expire, daemon.server.settings.upload_expiry_s)
+            waiting = registry._changing._freed
+            await until(lambda: waiting.statistics().tasks_waiting == 1)
+            slow_ring.let_go()
+            event = await peer.answer()
+            assert event.type is FrameType.RESUME
+            await peer.commit(event.message.upload, 0)
+
+
 async def test_a_clock_that_jumps_expires_nothing(
     serving: Serving, open_peer: OpenPeer, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -316,6 +316,42 @@ async def test_an_upload_of_a_session_without_resume_ends_with_it(
         assert error.code == ErrorCode.NOT_FOUND
 
 
+async def test_an_upload_of_a_session_without_resume_cannot_be_taken_from_it(
+    daemon: Daemon, open_peer: OpenPeer
+) -> None:
+    async with open_peer(daemon.unix) as owner, open_peer(daemon.unix, "resume") as other:
+        created = await owner.ask(FrameType.CREATE, pb.Create(name="file"))
+        message = pb.Resume(upload_id=created.upload_id)
+        assert (await other.refusal(FrameType.RESUME, message)).code == ErrorCode.NOT_FOUND
+        await owner.commit(created.upload, 0)
+
+
+async def test_a_chunk_that_waits_its_turn_when_it_is_fenced_is_in_the_answer_or_refused(
+    serving: Serving, slow_ring: SlowRing, open_peer: OpenPeer, content: Content, until: Until
+) -> None:
+    """What RESUME did not answer for never comes to be there afterwards."""
+    data = content(2 * SLOT_BYTES)
+    async with (
+        serving(slow_ring) as daemon,
+        open_peer(daemon.unix, "resume") as old,
+        open_peer(daemon.unix, "resume") as new,
+    ):
+        created = await old.ask(FrameType.CREATE, pb.Create(name="file"))
+        filling = daemon.uploads[created.upload_id].filling
+        async with filling.lock:
+            await old.data(created.upload, 0, data[:SLOT_BYTES])
+            await until(lambda: filling.lock.statistics().tasks_waiting == 1)
+            await new.send(new.request(FrameType.RESUME, pb.Resume(upload_id=created.upload_id)))
+            await until(lambda: daemon.uploads[created.upload_id].epoch == 2)
+            await pass_by()
+            record = await daemon.server.catalog.find(created.upload_id)
+            assert record is not None and record.epoch == 1, "it went on past the chunk in line"
+        event = await new.answer()
+        assert ranges(event.message) == [(0, SLOT_BYTES, crc32c(data[:SLOT_BYTES]))]
+        await new.fill(event.message.upload, data, SLOT_BYTES)
+        await new.commit(event.message.upload, len(data), crc32c=crc32c(data))
+
+
 async def test_who_holds_an_upload_is_told_that_somebody_aborted_it(
     daemon: Daemon, open_peer: OpenPeer
 ) -> None:
