@@ -1,12 +1,10 @@
 """Our right to an upload: creating it, and taking it up again. PROTOCOL.md, "Resume and fencing".
 
-We choose the id, so that an upload can be found whose CREATE was never answered. With one lane,
-RESUME takes the upload over from our own dead session, which is fenced by a higher epoch; with
-several, it joins. Either names the epoch that we know, so that an upload which somebody else has
-taken over is left to them: FENCED.
-
-A RESUME that takes over may itself lose its reply. Then the epoch is the one we know or higher by
-the number of those that went unanswered, and we ask for each of these in turn.
+We choose the id, so that an upload can be found whose CREATE was never answered. What we held and
+lost with its session we join again, by the epoch that we know: so a RESUME whose reply is lost too
+can be asked again, and an upload that somebody else has taken over is left to them (FENCED). Our
+own dead session may still hold it meanwhile; what it sent is what we would send. Another client's
+upload is taken over.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ class Claim:
         self._create = create
         self._asked = False
         self._held = False
-        self._unanswered = 0
         self._links: dict[int, Link] = {}
         self.id = upload_id
         self.epoch = 0
@@ -105,8 +102,9 @@ class Claim:
         return link
 
     async def _resume(self, lane: Lane, link: Link, filling: Filling) -> None:
-        join = self._held and len(filling.lanes) > 1
-        reply = await self._ask(link, join=join)
+        join = self._held and "lanes" in link.features
+        message = pb.Resume(upload_id=self.id, epoch=self.epoch, join=join)
+        reply: pb.ResumeReply = await link.request(FrameType.RESUME, message)
         durable = [ByteRange(part.offset, part.length, part.crc32c) for part in reply.durable]
         if not self._held:
             self.name = reply.name
@@ -115,23 +113,6 @@ class Claim:
         self._attach(lane, link, filling, reply, reply.instance_id)
         extents = [(part.offset, part.length) for part in durable]
         filling.resumed_with(lane, extents, reply.instance_id)
-
-    async def _ask(self, link: Link, *, join: bool) -> pb.ResumeReply:
-        takes_over = bool(self.epoch) and not join
-        epochs = (
-            range(self.epoch, self.epoch + self._unanswered + 1) if takes_over else [self.epoch]
-        )
-        for epoch in epochs:
-            self._unanswered += takes_over and epoch == epochs[0]
-            message = pb.Resume(upload_id=self.id, epoch=epoch, join=join)
-            try:
-                reply: pb.ResumeReply = await link.request(FrameType.RESUME, message)
-            except RefusedError as exc:
-                if exc.code is not ErrorCode.FENCED or epoch == epochs[-1]:
-                    raise
-            else:
-                return reply
-        raise AssertionError("the last epoch is answered or refused")
 
     def _attach(
         self,
@@ -142,7 +123,6 @@ class Claim:
         instance_id: bytes,
     ) -> None:
         self.epoch = reply.epoch
-        self._unanswered = 0
         self._held = True
         filling.fit(min(reply.chunk_bytes, link.chunk_bytes), link.credit.available)
         lane.attach(link, reply.upload, instance_id)
