@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import resource
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,16 +23,45 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("uringd.serving")
 
+DESCRIPTORS_APART = 64
+"""Descriptors besides those of clients: listeners, ring, directories, catalog, Python's own."""
+
 
 def run(settings: Settings, log_format: LogFormat) -> str:
     """Serve until a signal; the result is the error's sentence, or nothing."""
     configure(log_format)
+    _raise_descriptor_limit(settings)
     failures: list[BaseException] = []
     try:
         trio.run(serve, settings, announce)
     except* (RootError, CatalogError, ListenError, UringioError, OSError, ValueError) as group:
         failures = leaves(group)
     return "; ".join(map(_sentence, failures))
+
+
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """Take the descriptors that all clients may need, and say so if there are fewer.
+
+    A connection costs one, and an upload of its own another. Without them accept(2) fails, and
+    clients wait for nothing.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = float("inf") if hard == resource.RLIM_INFINITY else hard
+    wanted = 2 * settings.connections_max + DESCRIPTORS_APART
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    reachable = int(min(wanted, most))
+    with contextlib.suppress(OSError, ValueError):  # it stays as it is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+        soft = reachable
+    if soft < wanted:
+        log.warning(
+            "few descriptors",
+            limit=soft,
+            wanted=wanted,
+            reason=f"{settings.connections_max} connections with an upload each",
+            mend=f"ulimit -n {wanted}, or a lower connections_max",
+        )
 
 
 def _sentence(exc: BaseException) -> str:

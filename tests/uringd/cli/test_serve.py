@@ -275,3 +275,18 @@ def test_too_few_descriptors_are_one_sentence(
     assert "Traceback" not in stderr
     done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     check_refused(done, 5, "Too many open files")
+
+
+@pytest.mark.parametrize(("kind", "warned"), [("-Sn", False), ("-n", True)])
+async def test_a_limit_of_descriptors_is_raised_or_said_to_be_too_low(
+    serve_process: ServeProcess, server_log: Log, kind: str, *, warned: bool
+) -> None:
+    limited = ("sh", "-c", f'ulimit {kind} 100; exec "$@"', "sh")
+    server = serve_process(prefix=limited)
+    async with connect(server.tcp) as client:
+        await client.ping()
+    limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+    [line] = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert (int(line.split()[3]) == 100) == warned
+    events = [event for event in server_log() if event["event"] == "few descriptors"]
+    assert [event["limit"] for event in events] == ([100] if warned else [])
