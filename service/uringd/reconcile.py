@@ -43,7 +43,7 @@ async def reconcile(root: Root, catalog: Catalog) -> list[UploadRecord]:
     spooled = root.spooled()
     kept = [record for record in records if await _settle(root, catalog, record, spooled)]
     for upload_id in spooled - {record.upload_id for record in records}:
-        if root.remove_spool(upload_id):
+        if await root.remove_spool(upload_id):
             _say(upload_id, "", "removed", "its spool file has no record")
     for receipt in await catalog.weak_receipts():
         if await trio.to_thread.run_sync(_published_inode, root, receipt.name) != receipt.inode:
@@ -66,7 +66,7 @@ async def _settle(root: Root, catalog: Catalog, record: UploadRecord, spooled: s
         _say(record.upload_id, record.name, "removed", "its spool file is gone")
         return False
     if not record.resumable:
-        if root.remove_spool(record.upload_id):
+        if await root.remove_spool(record.upload_id):
             await catalog.remove(record.upload_id)
             _say(record.upload_id, record.name, "removed", "its session ended with the server")
         return False

@@ -216,7 +216,7 @@ class Registry:
         record = await self._catalog.find(upload_id)
         if record is None:
             raise _not_found(upload_id)
-        if not self._root.remove_spool(upload_id):
+        if not await self._root.remove_spool(upload_id):
             text = "writes of a server that died may still reach the disk"
             raise UploadError(ErrorCode.BUSY, text)
         await self._forget(record, reason)

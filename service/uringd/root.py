@@ -33,6 +33,9 @@ DIRECTORIES_KNOWN_MAX = 10_000
 UNLISTED = {PRIVATE_NAME, "lost+found"}
 """Directories of ROOT itself that are not ours to show: what fsck keeps cannot be read by all."""
 
+FREEING_MAX = 4
+"""Files whose blocks are freed at a time: a device discards at its own speed, however many ask."""
+
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 WENT_AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -60,6 +63,7 @@ class Root:
         self._durable: set[tuple[int, int]] = set()
         self.naming = KeyedLock()  # who gives a name to a file, until that is recorded
         self._walks = trio.CapacityLimiter(1)  # each takes a thread and reads the whole tree
+        self._freeing = trio.CapacityLimiter(FREEING_MAX)
         with contextlib.ExitStack() as opened:
             try:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,12 +107,33 @@ class Root:
         """Return the upload ids of all spool files."""
         return {entry.removesuffix(SPOOL_SUFFIX) for entry in os.listdir(self.spool_fd)}
 
-    def remove_spool(self, upload_id: str) -> bool:
+    # The last close of a file that has no name any more is what removes it: in close(2) itself, or
+    # on the way back from io_uring_enter(2) for a CLOSE of a ring, the kernel drops the inode and
+    # frees its blocks, in the thread that closed. That is nothing for one extent, and seconds for a
+    # file of a thousand separate ranges on ext4 mounted with discard, which waits for the device.
+    # In trio's thread every session would stand still meanwhile. So such a file is closed by a
+    # worker thread; nothing else refers to it by then, for all its operations have completed.
+
+    async def close_unlinked(self, fd: int) -> None:
+        """Close a file that was unlinked, and free its blocks, in a worker thread.
+
+        Shield it: a cancelled call may not have begun. What close(2) may say against the bytes
+        is no news: nobody wants them.
+        """
+        with contextlib.suppress(OSError):
+            await trio.to_thread.run_sync(os.close, fd, limiter=self._freeing)
+
+    async def remove_spool(self, upload_id: str) -> bool:
         """Remove a spool file that no process holds any more; whether it is gone.
 
         A killed server's writes can reach the disk seconds after it died, and its locks are held
-        until the last of them: a locked file is left for later.
+        until the last of them: a locked file is left for later. Done whole, in a worker thread, or
+        cancelled before it began.
         """
+        remove = self._remove_spool
+        return await trio.to_thread.run_sync(remove, upload_id, limiter=self._freeing)
+
+    def _remove_spool(self, upload_id: str) -> bool:
         entry = upload_id + SPOOL_SUFFIX
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:

@@ -229,7 +229,8 @@ class Upload:
                 if self._file.fd >= 0:
                     unlink = operations.unlink(self._root.spool_fd, self.id + SPOOL_SUFFIX)
                     await self._ring.reactor.perform_always(unlink)
-                    await self._close()
+                    fd, self._file.fd = self._file.fd, -1
+                    await self._root.close_unlinked(fd)
                     self._quota.release(self.id)
                     await self._catalog.remove(self.id)
         return True

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
-from tests.uringd.conftest import CREDIT, SLOT_BYTES
+from tests.uringd.conftest import CREDIT, PATIENCE_S, SLOT_BYTES
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType
 from uringio.lowlevel import Opcode
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.uringd.conftest import Daemon, OpenPeer, Serving, SlowRing, Until
 
 Content = Callable[[int], bytes]
@@ -178,3 +180,47 @@ async def test_commits_of_two_lanes_at_once_are_one(serving: Serving, open_peer:
             nursery.start_soon(commit, 1)
         assert receipts[0] == receipts[1]
         assert daemon.published == ["file"]
+
+
+@pytest.mark.parametrize("suspended", [False, True], ids=["open", "suspended"])
+async def test_an_aborted_upload_gives_its_blocks_back_in_a_thread_while_others_go_on(
+    serving: Serving,
+    open_peer: OpenPeer,
+    content: Content,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    suspended: bool,
+) -> None:
+    """The last close of an unlinked file can take seconds: here, until the test lets it end."""
+    freeing: list[threading.Thread] = []
+    freed = threading.Event()
+    close = os.close
+
+    def close_in_time(fd: int) -> None:
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_size:
+            freeing.append(threading.current_thread())
+            if freeing[-1] is not threading.main_thread():
+                assert freed.wait(PATIENCE_S)
+        close(fd)
+
+    async with serving() as daemon, open_peer(daemon.unix, "resume") as peer:
+        created = await peer.ask(FrameType.CREATE, pb.Create(name="file"))
+        await peer.fill(created.upload, content(SLOT_BYTES))
+        if suspended:
+            await peer.stream.aclose()
+            await until(lambda: not daemon.uploads)
+        async with open_peer(daemon.unix) as aborting, open_peer(daemon.unix) as other:
+            monkeypatch.setattr(os, "close", close_in_time)
+            abort = pb.Abort(upload_id=created.upload_id)
+            await aborting.send(aborting.request(FrameType.ABORT, abort))
+            try:
+                await until(lambda: bool(freeing))
+                assert freeing != [threading.main_thread()]
+                await other.upload("other", content(SLOT_BYTES))
+            finally:
+                freed.set()
+            await aborting.answer()
+            assert len(freeing) == 1
+            assert daemon.spool == []
