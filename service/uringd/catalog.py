@@ -123,7 +123,7 @@ class Catalog:
         """Return the receipt of a published upload."""
 
         def work(db: sqlite3.Connection) -> ReceiptRecord | None:
-            sql = f"SELECT {_RECEIPT} FROM receipts WHERE upload_id = ?"  # noqa: S608  # ours
+            sql = f"SELECT {RECEIPT_COLUMNS} FROM receipts WHERE upload_id = ?"  # noqa: S608  # ours
             row = db.execute(sql, (upload_id,)).fetchone()
             return None if row is None else receipt_of(row)
 
@@ -284,15 +284,15 @@ _LIST_UPLOADS = """
 SELECT upload_id FROM uploads
 WHERE upload_id > ? AND substr(name, 1, ?) = ? ORDER BY upload_id LIMIT ?
 """
-_RECEIPT = """
+RECEIPT_COLUMNS = """
 upload_id, name, size, crc32c, durability, backend, direct, transport, seconds, instance_id, epoch,
 inode, modified_ns, published_ns
 """
 _INSERT_RECEIPT = f"""
-INSERT INTO {{}} ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO {{}} ({RECEIPT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """  # noqa: S608  # ours
 _WEAK_RECEIPTS = f"""
-SELECT {_RECEIPT} FROM receipts WHERE durability < ?
+SELECT {RECEIPT_COLUMNS} FROM receipts WHERE durability < ?
 AND serial IN (SELECT MAX(serial) FROM receipts GROUP BY name)
 """  # noqa: S608  # ours
 _PRUNE_RECEIPTS = """
@@ -311,7 +311,7 @@ def _find(db: sqlite3.Connection, upload_id: str) -> UploadRecord | None:
     if row is None:
         return None
     _, name, size, overwrite, durability, resumable, epoch = row
-    sql = f"SELECT {_RECEIPT} FROM commits WHERE upload_id = ?"  # noqa: S608  # ours
+    sql = f"SELECT {RECEIPT_COLUMNS} FROM commits WHERE upload_id = ?"  # noqa: S608  # ours
     commit = db.execute(sql, key).fetchone()
     sql = "SELECT offset, length, crc32c FROM ranges WHERE upload_id = ? ORDER BY offset"
     return UploadRecord(
