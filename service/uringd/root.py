@@ -267,8 +267,12 @@ class Root:
 
 
 def inode_of(fd: int) -> int:
-    """Return a file's inode number as a signed 64-bit integer, which is what SQLite stores."""
-    number = os.fstat(fd).st_ino
+    """Return an open file's inode number as the catalog has it."""
+    return signed_inode(os.fstat(fd).st_ino)
+
+
+def signed_inode(number: int) -> int:
+    """Return an inode number as a signed 64-bit integer, which is what SQLite stores."""
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
