@@ -7,7 +7,7 @@ import click
 from uringd import __version__
 from uringd.client_commands import abort, conformance, ls, put, stat
 from uringd.command_line import EXIT_INTERRUPTED, Commands, die
-from uringd.server_commands import doctor, serve
+from uringd.server_commands import doctor, serve, verify
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,7 +26,7 @@ def cli() -> None:
     """  # noqa: D301  # \b is for click: the lines below stay as they are
 
 
-for command in (serve, put, ls, stat, abort, doctor, conformance):
+for command in (serve, put, ls, stat, abort, verify, doctor, conformance):
     cli.add_command(command)
 
 

@@ -32,6 +32,7 @@ class Progress(Watcher):
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
             console=Console(stderr=True),
+            redirect_stdout=sys.stdout.isatty(),  # lines above the bar; a file gets them as ever
         )
         self._name = name
         self._task = self._bar.add_task(name, total=size)

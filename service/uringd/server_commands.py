@@ -1,7 +1,8 @@
-"""Commands of who runs a server: `uringd serve` and `doctor`."""
+"""Commands of who runs a server: `uringd serve`, `verify` and `doctor`."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,40 @@ def serve(
     error = serving.run(settings, log_format)  # type: ignore[arg-type]  # click has checked it
     if error:
         die(EXIT_LOCAL, error)
+
+
+@click.command()
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Every file that has a receipt.")
+@json_option
+@click.option("--quiet", is_flag=True, help="Only what is not ok; no progress, no summary.")
+def verify(
+    root: Path, names: tuple[str, ...], *, everything: bool, as_json: bool, quiet: bool
+) -> None:
+    """Read published files of ROOT back from the disk and hold them against their receipts.
+
+    NAMEs are as they were published, relative to ROOT. A server may run meanwhile; nothing is
+    written. One line for each file: ok; corrupt (other bytes, though nobody wrote to it); changed
+    (somebody did); missing; unknown (no receipt); unreadable. With --all a missing file is listed
+    and is no failure: somebody removed it.
+
+    Exit codes: 0 all is well, 2 usage, 5 a file is not as it was published, or cannot be told.
+    """
+    from uringd import verify_report  # noqa: PLC0415  # the ring is not for clients
+    from uringd.catalog import CatalogError  # noqa: PLC0415
+    from uringd.root import RootError  # noqa: PLC0415
+    from uringio import UringioError  # noqa: PLC0415
+
+    if everything == bool(names):
+        raise click.UsageError("give the names of published files, or --all")
+    try:
+        all_well = verify_report.run(root, names, as_json=as_json, quiet=quiet)
+    except BrokenPipeError:
+        raise  # of stdout, as in `uringd verify | head`: click knows what to do
+    except (RootError, CatalogError, UringioError, OSError) as exc:
+        die(EXIT_LOCAL, str(exc))
+    sys.exit(0 if all_well else EXIT_LOCAL)
 
 
 @click.command()
