@@ -1,8 +1,8 @@
 """What all commands share: how addresses and tokens are read, how errors and exit codes are told.
 
 Errors are one sentence on stderr, never a traceback. Exit codes: 0 done, 1 `conformance`: a case
-failed, 2 usage, 3 refused by the server, 4 no connection or none any more, 5 a local error, 130
-interrupted.
+failed, 2 usage, 3 refused by the server, 4 no connection or none any more, 5 a local error or
+`verify`: a file is not as it was published, 130 interrupted.
 """
 
 from __future__ import annotations
