@@ -169,8 +169,9 @@ async def test_what_is_not_there_is_missing_and_what_never_was_is_unknown(
     assert {finding.outcome for finding in await verify(root, *names)} == {Outcome.UNKNOWN}
 
 
+@pytest.mark.parametrize("ring", [None, SimulatedRing], ids=["real", "blocking calls"])
 async def test_what_stands_in_a_files_place_is_not_followed_and_not_waited_for(
-    publish: Publish, content: Content, tmp_path: Path
+    publish: Publish, content: Content, tmp_path: Path, ring: type[SimulatedRing] | None
 ) -> None:
     """The links lead to the very bytes: reading them would find nothing wrong."""
     names = ["link", "a/link", "directory", "pipe"]
@@ -184,7 +185,7 @@ async def test_what_stands_in_a_files_place_is_not_followed_and_not_waited_for(
     (root / "a").symlink_to(tmp_path / "outside")
     (root / "directory").mkdir()
     os.mkfifo(root / "pipe")
-    findings = await verify(root, *names)
+    findings = await verify(root, *names, ring=ring(0) if ring else None)
     assert [finding.outcome for finding in findings] == [Outcome.CHANGED] * 4
     assert ["symbolic link" in finding.reason for finding in findings] == [True] * 2 + [False] * 2
     assert [finding.found_crc32c for finding in findings] == [None] * 4
