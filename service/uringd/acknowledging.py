@@ -63,7 +63,9 @@ class Acknowledgements:
         for handle, credit in due.items():
             ack = pb.Ack(instance_id=instance_id, credit=credit)
             upload = upload_of(handle)
-            if upload is not None:
-                ack.accepted, ack.written = upload.accepted, upload.written
-                ack.durable = upload.durable
+            if upload is None:
+                yield 0, ack  # an upload that has ended has no positions: credit only
+                continue
+            ack.accepted, ack.written = upload.accepted, upload.written
+            ack.durable = upload.durable
             yield handle, ack

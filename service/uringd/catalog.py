@@ -76,11 +76,14 @@ class Catalog:
     async def record_progress(
         self, upload_id: str, epoch: int, ranges: Sequence[ByteRange]
     ) -> None:
-        """Record what of an upload is durable, in place of what was, and its epoch."""
+        """Record what of an upload is durable, in place of what was, and its epoch.
+
+        Somebody holds it now: its age begins anew.
+        """
         rows = [(upload_id, *part) for part in ranges]
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE uploads SET epoch = ? WHERE upload_id = ?", (epoch, upload_id))
+            db.execute(_RECORD_EPOCH, (epoch, upload_id))
             db.execute("DELETE FROM ranges WHERE upload_id = ?", (upload_id,))
             db.executemany(_INSERT_RANGE, rows)
 
@@ -132,12 +135,15 @@ class Catalog:
     async def uploads(
         self, prefix: str = "", after: str = "", limit: int = -1
     ) -> list[UploadRecord]:
-        """Return unfinished uploads by upload id: those above `after` whose name has `prefix`."""
+        """Return unfinished uploads by upload id: those above `after` whose name has `prefix`.
+
+        Of each one's ranges the first and the last only: a list is no reason to read them all.
+        """
 
         def work(db: sqlite3.Connection) -> list[UploadRecord]:
             row = (after, len(prefix), prefix, limit)
             ids = db.execute(_LIST_UPLOADS, row).fetchall()
-            return [found for (upload_id,) in ids if (found := _find(db, upload_id))]
+            return [found for (upload_id,) in ids if (found := _find(db, upload_id, _BRIEF))]
 
         return await self._run(work)
 
@@ -275,10 +281,18 @@ _INSERT_UPLOAD = """
 INSERT INTO uploads (upload_id, name, size, overwrite, durability, resumable, epoch)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+_RECORD_EPOCH = "UPDATE uploads SET epoch = ?, idle_s = 0 WHERE upload_id = ?"
 _INSERT_RANGE = "INSERT INTO ranges (upload_id, offset, length, crc32c) VALUES (?, ?, ?, ?)"
 _FIND_UPLOAD = """
 SELECT upload_id, name, size, overwrite, durability, resumable, epoch
 FROM uploads WHERE upload_id = ?
+"""
+_ALL = "SELECT offset, length, crc32c FROM ranges WHERE upload_id = :id ORDER BY offset"
+_BRIEF = """
+SELECT offset, length, crc32c FROM ranges WHERE upload_id = :id AND offset IN (
+    (SELECT MIN(offset) FROM ranges WHERE upload_id = :id),
+    (SELECT MAX(offset) FROM ranges WHERE upload_id = :id)
+) ORDER BY offset
 """
 _LIST_UPLOADS = """
 SELECT upload_id FROM uploads
@@ -305,7 +319,7 @@ def _delete_upload(db: sqlite3.Connection, upload_id: str) -> None:
     db.execute("DELETE FROM uploads WHERE upload_id = ?", (upload_id,))  # and by cascade its ranges
 
 
-def _find(db: sqlite3.Connection, upload_id: str) -> UploadRecord | None:
+def _find(db: sqlite3.Connection, upload_id: str, ranges: str = _ALL) -> UploadRecord | None:
     key = (upload_id,)
     row = db.execute(_FIND_UPLOAD, key).fetchone()
     if row is None:
@@ -313,7 +327,6 @@ def _find(db: sqlite3.Connection, upload_id: str) -> UploadRecord | None:
     _, name, size, overwrite, durability, resumable, epoch = row
     sql = f"SELECT {RECEIPT_COLUMNS} FROM commits WHERE upload_id = ?"  # noqa: S608  # ours
     commit = db.execute(sql, key).fetchone()
-    sql = "SELECT offset, length, crc32c FROM ranges WHERE upload_id = ? ORDER BY offset"
     return UploadRecord(
         upload_id,
         name,
@@ -323,7 +336,7 @@ def _find(db: sqlite3.Connection, upload_id: str) -> UploadRecord | None:
         bool(resumable),
         epoch,
         None if commit is None else receipt_of(commit),
-        tuple(ByteRange(*part) for part in db.execute(sql, key)),
+        tuple(ByteRange(*part) for part in db.execute(ranges, {"id": upload_id})),
     )
 
 

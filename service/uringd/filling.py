@@ -28,9 +28,14 @@ from uringio.lowlevel import Preallocation, WriteBehind, operations
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from uringd.holds import Hold
     from uringd.quota import SpoolQuota
     from uringio import Ring
     from uringio.lowlevel import OpenFile, Slot
+
+
+SLOTS_MAX = 16_384
+"""Chunks of one upload that may be in flight at once: one for each slot of the largest pool."""
 
 
 class Filling:
@@ -57,7 +62,8 @@ class Filling:
         self._behind = WriteBehind(ring.reactor, ring.slots, file.fd, name, file.block_bytes)
         self.accepted = WrittenRanges()
         # Chunks complete in any order: for a while there may be more ranges than were accepted.
-        self.written = WrittenRanges(ranges_max=2 * RANGES_MAX, chunks_remembered=0)
+        ranges_max = RANGES_MAX + SLOTS_MAX
+        self.written = WrittenRanges(ranges_max=ranges_max, chunks_remembered=0)
         self.undurable_bytes = 0
         self.closed = False
         self.lock = trio.Lock()
@@ -102,7 +108,7 @@ class Filling:
         """Refuse a chunk that cannot belong here, before its payload is received."""
         end = offset + length
         if self.closed:
-            text = "the upload is being committed"
+            text = "the upload is being committed, or was closed"
             raise UploadError(ErrorCode.OUT_OF_ORDER, text, offset=offset)
         if offset % ALIGNMENT_BYTES:
             raise UploadError(
@@ -124,12 +130,20 @@ class Filling:
             )
 
     async def write(
-        self, slot: Slot, offset: int, length: int, crc32c: int, on_done: Callable[[Slot], None]
+        self,
+        hold: Hold,
+        slot: Slot,
+        offset: int,
+        length: int,
+        crc32c: int,
+        on_done: Callable[[Slot], None],
     ) -> None:
         """Take a received and verified chunk: it is written in the background.
 
         `on_done(slot)` is called once, when the slot is free to be given back. Raises UploadError,
-        and the slot stays the caller's.
+        and the slot stays the caller's. Whether `hold` is fenced, and whether the file is still
+        open, is looked at under the lock: who fences or closes has it too, so that no byte of a
+        fenced session comes after, and none goes to a file that got this one's descriptor.
         """
         try:  # unlike `async with`, without a scheduler pass where the lock is free
             self.lock.acquire_nowait()
@@ -137,6 +151,8 @@ class Filling:
             await self.lock.acquire()
         try:
             self.check()
+            if hold.is_fenced:
+                raise UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
             self.check_chunk(offset, length)  # again: another lane may have fixed the size
             verdict = await self._judge(slot, offset, length, crc32c)
             if verdict is Verdict.CONFLICT:
@@ -146,6 +162,7 @@ class Filling:
                 on_done(slot)
                 return
             await self._reserve(offset + length)
+            self.check()  # another write may have failed meanwhile
             self._submit(slot, offset, length, crc32c, on_done)
         finally:
             self.lock.release()

@@ -64,10 +64,12 @@ class Intake:
     def _judge(self, event: Data) -> tuple[Hold | None, UploadError | None]:
         """Find who wants a chunk, or else what to say of it (None: nothing)."""
         hold = self._session.holds.get(event.upload)
+        if hold is None and event.upload in self._session.fenced_handles:
+            return None, None
         if hold is None:
             text = f"no upload has the handle {event.upload} here"
             return None, UploadError(ErrorCode.NOT_FOUND, text, offset=event.offset)
-        if hold.is_fenced or hold.upload.is_broken:
+        if hold.upload.is_broken:
             return None, None
         try:
             hold.upload.filling.check_chunk(event.offset, event.length)
@@ -97,8 +99,12 @@ class Intake:
                     ErrorCode.BAD_CHECKSUM, text, offset=event.offset, missing=missing
                 )
             free = partial(self._slot_free, event.upload)
-            await hold.upload.filling.write(slot, event.offset, event.length, event.crc32c, free)
+            await hold.upload.filling.write(
+                hold, slot, event.offset, event.length, event.crc32c, free
+            )
         except UploadError as exc:
+            if exc.code is ErrorCode.FENCED:
+                return False  # it was told, and what it sends is thrown away without a word
             self._session.is_news(hold.upload)
             await self._session.notice(event.upload, exc)
             return False
@@ -121,7 +127,7 @@ class Intake:
             checksum = crc32c(memory[:length])
             written = trio.Event()
             await hold.upload.filling.write(
-                slot, event.offset + start, length, checksum, partial(_set, written)
+                hold, slot, event.offset + start, length, checksum, partial(_set, written)
             )
             with trio.CancelScope(shield=True):  # the slot is the kernel's until then
                 await written.wait()

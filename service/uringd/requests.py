@@ -216,9 +216,9 @@ HANDLERS: dict[FrameType, Handler] = {
 def _hold(session: Session, handle: int) -> Hold:
     hold = session.holds.get(handle)
     if hold is None:
+        if handle in session.fenced_handles:
+            raise UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
         raise UploadError(ErrorCode.NOT_FOUND, f"no upload has the handle {handle} here")
-    if hold.is_fenced:
-        raise UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
     return hold
 
 

@@ -51,8 +51,11 @@ log = structlog.get_logger("uringd.session")
 FEATURES = ("resume", "lanes", "page-checksums")
 """What this server has. PROTOCOL.md, "HELLO"."""
 
-RECEIPTS_HELD_MAX = 1024
-"""Handles of published uploads that a session still answers COMMIT for: about 0.5 MiB."""
+HANDLES_KEPT_MAX = 1024
+"""Handles of published uploads that a session still answers COMMIT for, and of fenced ones that it
+answers with FENCED: about 0.5 MiB."""
+
+FENCED_TEXT = "a newer client has taken the upload over"
 
 LAST_WORDS_TIMEOUT_S = 5.0
 """What a client may take to receive the frames that were queued when its session ended."""
@@ -71,6 +74,7 @@ class Session:
         self.features: frozenset[str] = frozenset()
         self.holds: dict[int, Hold] = {}
         self.receipts: OrderedDict[int, ReceiptRecord] = OrderedDict()
+        self.fenced_handles: OrderedDict[int, None] = OrderedDict()
         self.connection = Connection(Role.SERVER, chunk_bytes_max=server.slot_bytes)
         self.receiver = Receiver(socket, self.connection)
         self._sender = Sender(socket, self._acknowledge, settings.send_timeout_s)
@@ -131,7 +135,7 @@ class Session:
         """Answer COMMIT with a receipt from now on; the result is the handle for it."""
         handle = handle or self._new_handle()
         self.receipts[handle] = receipt
-        if len(self.receipts) > RECEIPTS_HELD_MAX:
+        if len(self.receipts) > HANDLES_KEPT_MAX:
             self.receipts.popitem(last=False)
         return handle
 
@@ -141,8 +145,11 @@ class Session:
 
     def fenced(self, handle: int) -> None:
         """Tell the client that it has lost an upload to a newer epoch."""
-        text = "a newer client has taken the upload over"
-        self.notice_nowait(handle, UploadError(ErrorCode.FENCED, text))
+        self.notice_nowait(handle, UploadError(ErrorCode.FENCED, FENCED_TEXT))
+        if self.holds.pop(handle, None) is not None:
+            self.fenced_handles[handle] = None
+            if len(self.fenced_handles) > HANDLES_KEPT_MAX:
+                self.fenced_handles.popitem(last=False)
 
     def ended(self, handle: int, receipt: ReceiptRecord | None, reason: str) -> None:
         """Forget an upload that was published or thrown away, here or elsewhere."""
@@ -269,7 +276,7 @@ class Session:
 
     def _acknowledged(self, handle: int) -> Upload | None:
         hold = self.holds.get(handle)
-        return None if hold is None or hold.is_fenced else hold.upload
+        return None if hold is None else hold.upload
 
     async def _reply(self, event: Control, reply: object) -> None:
         frame = self.connection.send_control(

@@ -246,6 +246,7 @@ class Upload:
                     return False
                 await self.filling.wait_settled()
                 await self.checkpoint()
+                self.filling.closed = True
                 await self._close()
         return True
 

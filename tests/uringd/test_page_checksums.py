@@ -10,9 +10,10 @@ import pytest
 from tests.uringd.conftest import CREDIT
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import PAGE_BYTES, Connection, ErrorCode, FrameType, Role, crc32c
+from uringio.lowlevel import Opcode
 
 if TYPE_CHECKING:
-    from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving
+    from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, SlowRing, Until
 
 Content = Callable[[int], bytes]
 
@@ -103,6 +104,53 @@ async def test_pages_that_are_not_the_chunks_mean_nothing(
         assert (error.code, error.offset) == (ErrorCode.BAD_CHECKSUM, 0)
         assert error.missing == ()
         await peer.wait_credit(CREDIT)
+
+
+@pytest.mark.parametrize("taken", ["by another client", "and let go of"])
+async def test_a_fenced_session_writes_no_page_more(
+    serving: Serving,
+    slow_ring: SlowRing,
+    open_peer: OpenPeer,
+    content: Content,
+    until: Until,
+    taken: str,
+) -> None:
+    """Nor any into a file that has got the descriptor of the one it was mending."""
+    data, other = content(CHUNK_BYTES), bytes(CHUNK_BYTES)
+    features = ("resume", "page-checksums")
+    async with (
+        serving(slow_ring, slot_bytes=CHUNK_BYTES) as daemon,
+        open_peer(daemon.unix, *features) as old,
+        open_peer(daemon.unix, "resume") as victim,
+    ):
+        created = await old.ask(FrameType.CREATE, pb.Create(name="file"))
+        filling = daemon.uploads[created.upload_id].filling
+        await send_pages(old, created.upload, 0, page_checksums(data))
+        slow_ring.hold(Opcode.WRITE)
+        await old.data(created.upload, 0, damaged(data, [1, 3, 5, 7]), checksum=crc32c(data))
+        await until(lambda: bool(slow_ring.in_flight))
+        async with open_peer(daemon.unix, "resume") as new:
+            asked = new.request(FrameType.RESUME, pb.Resume(upload_id=created.upload_id))
+            await new.send(asked)
+            upload = daemon.uploads[created.upload_id]
+            await until(lambda: upload.epoch == 2)
+            slow_ring.let_go()
+            reply = (await new.answer()).message
+            assert [(part.offset, part.length) for part in reply.durable] == [(0, PAGE_BYTES)]
+            if taken == "by another client":
+                await new.data(reply.upload, PAGE_BYTES, other[PAGE_BYTES:])
+                await new.commit(reply.upload, CHUNK_BYTES)
+        if taken == "and let go of":
+            await until(lambda: not daemon.uploads)
+            assert filling.closed
+            handle = await victim.create("victim")
+            await victim.data(handle, 0, other)
+            await victim.commit(handle, CHUNK_BYTES)
+            assert (daemon.root / "victim").read_bytes() == other
+        else:
+            expected = data[:PAGE_BYTES] + other[PAGE_BYTES:]
+            assert (daemon.root / "file").read_bytes() == expected
+        await old.wait_credit(CREDIT)
 
 
 async def test_good_pages_that_conflict_are_refused_like_any_chunk(

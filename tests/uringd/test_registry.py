@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -15,6 +16,7 @@ import trio
 from tests.uringd.conftest import CREDIT, PATIENCE_S, SLOT_BYTES
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType
+from uringio.exceptions import operation_error
 from uringio.lowlevel import Opcode
 
 if TYPE_CHECKING:
@@ -96,6 +98,39 @@ async def test_an_upload_that_nobody_resumes_expires(
         assert daemon.spool == [f"{held.upload_id}.part"]
         error = await peer.refusal(FrameType.RESUME, pb.Resume(upload_id=left.upload_id))
         assert error.code == ErrorCode.NOT_FOUND
+
+
+async def test_an_upload_that_was_held_between_two_looks_is_new_again(
+    daemon: Daemon, open_peer: OpenPeer, until: Until
+) -> None:
+    registry = daemon.server.registry
+    limit_s = daemon.server.settings.upload_expiry_s
+    async with open_peer(daemon.unix, "resume") as peer:
+        created = await peer.ask(FrameType.CREATE, pb.Create(name="file"))
+    await until(lambda: not daemon.uploads)
+    await registry.expire(limit_s - 1)
+    async with open_peer(daemon.unix, "resume") as peer:
+        await peer.resume(created.upload_id)
+    await until(lambda: not daemon.uploads)
+    await registry.expire(60)
+    assert await daemon.server.catalog.find(created.upload_id) is not None
+
+
+async def test_a_disk_that_fills_while_a_chunk_waits_costs_its_upload_only(
+    serving: Serving, slow_ring: SlowRing, open_peer: OpenPeer, until: Until
+) -> None:
+    async with serving(slow_ring) as daemon, open_peer(daemon.unix, "resume") as peer:
+        full = await peer.ask(FrameType.CREATE, pb.Create(name="full"))
+        other = await peer.create("other")
+        slow_ring.hold(Opcode.FALLOCATE)
+        await peer.data(full.upload, 0, bytes(SLOT_BYTES))
+        await until(lambda: bool(slow_ring.in_flight))
+        error = operation_error(errno.ENOSPC, "write", "full")
+        daemon.uploads[full.upload_id].filling.fail(error)
+        slow_ring.let_go()
+        _, refusal = await peer.notice()
+        assert refusal.code == ErrorCode.NO_SPACE
+        await peer.commit(other, 0)
 
 
 async def test_an_upload_that_is_resumed_as_it_expires_is_kept(

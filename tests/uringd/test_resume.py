@@ -326,7 +326,7 @@ async def test_an_upload_of_a_session_without_resume_cannot_be_taken_from_it(
         await owner.commit(created.upload, 0)
 
 
-async def test_a_chunk_that_waits_its_turn_when_it_is_fenced_is_in_the_answer_or_refused(
+async def test_a_chunk_that_waits_its_turn_when_it_is_fenced_is_thrown_away(
     serving: Serving, slow_ring: SlowRing, open_peer: OpenPeer, content: Content, until: Until
 ) -> None:
     """What RESUME did not answer for never comes to be there afterwards."""
@@ -339,17 +339,31 @@ async def test_a_chunk_that_waits_its_turn_when_it_is_fenced_is_in_the_answer_or
         created = await old.ask(FrameType.CREATE, pb.Create(name="file"))
         filling = daemon.uploads[created.upload_id].filling
         async with filling.lock:
-            await old.data(created.upload, 0, data[:SLOT_BYTES])
+            await old.data(created.upload, 0, bytes(SLOT_BYTES))
             await until(lambda: filling.lock.statistics().tasks_waiting == 1)
             await new.send(new.request(FrameType.RESUME, pb.Resume(upload_id=created.upload_id)))
             await until(lambda: daemon.uploads[created.upload_id].epoch == 2)
-            await pass_by()
-            record = await daemon.server.catalog.find(created.upload_id)
-            assert record is not None and record.epoch == 1, "it went on past the chunk in line"
         event = await new.answer()
-        assert ranges(event.message) == [(0, SLOT_BYTES, crc32c(data[:SLOT_BYTES]))]
-        await new.fill(event.message.upload, data, SLOT_BYTES)
+        assert ranges(event.message) == []
+        await old.wait_credit(CREDIT)
+        await new.fill(event.message.upload, data)
         await new.commit(event.message.upload, len(data), crc32c=crc32c(data))
+
+
+async def test_an_upload_that_is_resumed_again_and_again_uses_up_nothing(
+    daemon: Daemon, open_peer: OpenPeer
+) -> None:
+    limit = daemon.server.settings.uploads_per_connection_max
+    async with open_peer(daemon.unix, "resume") as peer:
+        created = await peer.ask(FrameType.CREATE, pb.Create(name="file"))
+        handles = [created.upload]
+        while len(handles) < 2 * limit:
+            reply = await peer.resume(created.upload_id)
+            handles.append(reply.upload)
+        for handle in handles[:-1]:
+            error = await peer.refusal(FrameType.SYNC, pb.Sync(), handle)
+            assert error.code == ErrorCode.FENCED
+        await peer.commit(handles[-1], 0)
 
 
 async def test_who_holds_an_upload_is_told_that_somebody_aborted_it(
