@@ -83,8 +83,9 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise  # of stdout, as in `uringd ls | head`: click knows what to do
     except (ClientError, OSError) as exc:
         die(EXIT_LOCAL, str(exc))
-    except KeyboardInterrupt:
-        die(EXIT_INTERRUPTED, "interrupted; nothing was published")
+    except KeyboardInterrupt as exc:
+        what = exc.args[0] if exc.args else "nothing was published"
+        die(EXIT_INTERRUPTED, f"interrupted; {what}")
 
 
 class Commands(click.Group):

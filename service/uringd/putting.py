@@ -70,11 +70,19 @@ async def _upload(
                     await upload.send_from(source)
                 else:
                     await upload.send_file(source)
-                return await upload.commit()
-            except SourceError:
+                return await _commit(client, upload)
+            except (SourceError, RefusedError):
                 if options.resume is not None:
                     upload.keep()  # it may be the wrong file; whoever is sure of it aborts
                 raise
+
+
+async def _commit(client: Client, upload: ClientUpload) -> Receipt:
+    try:
+        return await upload.commit()
+    except KeyboardInterrupt:
+        look = shlex.join(["uringd", "stat", str(client.url), upload.id])
+        raise KeyboardInterrupt(f"it may have been published: {look}") from None
 
 
 def _begin(
@@ -122,7 +130,10 @@ def _check_offered(client: Client, options: Options) -> None:
 def _command(upload_id: str) -> str:
     """Return the command that goes on with an upload: this one, with its id."""
     words = ["uringd", *sys.argv[1:]]
-    return shlex.join(words if "--resume" in words else [*words, "--resume", upload_id])
+    if "--resume" not in words:
+        at = words.index("put") + 1 if "put" in words else len(words)
+        words[at:at] = ["--resume", upload_id]
+    return shlex.join(words)
 
 
 def _silence_stdout() -> None:

@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
+from uringd.client.supply import KEEP_ALIVE_S
 from uringd.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
-
-KEEP_ALIVE_S = 30.0
-"""How long a stream may be silent before the server is told that we are still there."""
 
 PIPE_BYTES = 1 << 20
 """Asked of the kernel for a pipe, so that one read gets a chunk (pipe-max-size, pipe(7))."""
@@ -60,6 +58,7 @@ class Source:
         known = regular and found.st_size > 0
         self._begin = self._position() if known else 0
         self.length = self._length_of(found) if known else None
+        self._spoke_at = -1.0
         self._streams = not regular and not stat.S_ISBLK(found.st_mode)
         if stat.S_ISFIFO(found.st_mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):  # above the user's limit: it works without
@@ -102,9 +101,11 @@ class Source:
     async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:
         """Read until `view` is full or the source ends; the result is the length.
 
-        `keep_alive` is awaited each time a stream was silent for 30 s. Raises SourceError.
+        `keep_alive` is awaited every 30 s that a stream takes, silent or slow. Raises SourceError.
         """
         done = 0
+        if self._spoke_at < 0:
+            self._spoke_at = anyio.current_time()
         try:
             while done < len(view):
                 if self._streams:
@@ -119,13 +120,15 @@ class Source:
 
     async def _wait_readable(self, keep_alive: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with anyio.move_on_after(KEEP_ALIVE_S):
+            left_s = self._spoke_at + KEEP_ALIVE_S - anyio.current_time()
+            with anyio.move_on_after(max(0, left_s)):
                 try:
                     await anyio.wait_readable(self._fd)
                 except PermissionError:  # a device that never makes anybody wait (epoll(7))
                     self._streams = False
                 return
             await keep_alive()
+            self._spoke_at = anyio.current_time()
 
     def _length_of(self, found: os.stat_result) -> int:
         return max(0, found.st_size - self._begin)

@@ -247,6 +247,10 @@ class Upload:
                 await self.filling.wait_settled()
                 await self.checkpoint()
                 self.filling.closed = True
+                if self._record.size is None:  # what was reserved ahead would be held for days
+                    end = self.filling.written.end
+                    cut = operations.ftruncate(self._file.fd, end)
+                    await self._ring.reactor.perform_always(cut)
                 await self._close()
         return True
 

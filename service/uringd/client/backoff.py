@@ -26,20 +26,24 @@ RETRY_S = 300.0
 
 
 class Patience:
-    """How long an upload goes on without progress. Shared by its lanes."""
+    """How long an upload goes on without progress. Shared by its lanes.
+
+    The time begins with the first loss after the last progress: a source may be silent for long.
+    """
 
     def __init__(self, retry_s: float) -> None:
         self.retry_s = retry_s
-        self.progressed_at = anyio.current_time()
+        self._lost_at: float | None = None
 
     def progress(self) -> None:
-        """Start the time anew: something was acknowledged."""
-        self.progressed_at = anyio.current_time()
+        """Forget the losses: something was acknowledged."""
+        self._lost_at = None
 
-    @property
-    def left_s(self) -> float:
-        """Seconds until there is no more point in trying."""
-        return self.progressed_at + self.retry_s - anyio.current_time()
+    def lost(self) -> float:
+        """Count a loss; the result is the seconds until there is no more point in trying."""
+        if self._lost_at is None:
+            self._lost_at = anyio.current_time()
+        return self._lost_at + self.retry_s - anyio.current_time()
 
 
 class Backoff:
@@ -56,7 +60,7 @@ class Backoff:
 
     async def wait(self, reason: ClientError) -> None:
         """Wait before the next try. Raises `reason` when the time is over."""
-        left_s = self._patience.left_s
+        left_s = self._patience.lost()
         if left_s <= 0:
             raise reason
         wait_s = random.uniform(0, self._bound_s)  # noqa: S311  # no secret

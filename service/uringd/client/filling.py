@@ -18,7 +18,7 @@ from uringd.client.chunk import cut, outside
 from uringd.client.lane import Lane
 from uringd.client.retained import REREAD_BYTES_MAX, RETAINED_BYTES_MAX, Retained
 from uringd.client.together import together
-from uringd.errors import ClientError, ConnectionLostError
+from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import FrameType, WrittenRanges
 
@@ -156,11 +156,14 @@ class Filling:
             self.check()
         return not self.retained.full and not self.again
 
-    async def keep_alive(self) -> None:
-        """Let the server know that this upload is only slow; raises what became of it."""
+    async def keep_alive(self, *, resting: bool = False) -> None:
+        """Let the server know that this upload is only slow; raises what became of it.
+
+        For lanes that wait for their next chunk, or all of them, if nobody sends (`resting`).
+        """
         for lane in self.lanes:
             try:
-                if lane.ready and lane.resting:
+                if lane.ready and (lane.resting or resting):
                     await lane.link.request(FrameType.PING, pb.Ping())  # type: ignore[union-attr]
             except ClientError as exc:
                 self.lost(lane, exc)
@@ -213,6 +216,8 @@ class Filling:
         """Give a lost connection the upload's name."""
         if isinstance(reason, ConnectionLostError) and not reason.upload_id:
             return ConnectionLostError(reason.text, self.upload_id)
+        if isinstance(reason, RefusedError) and reason.passing and self.resumable:
+            return ConnectionLostError(str(reason), self.upload_id)  # it can be gone on with
         return reason
 
     def resumed_with(self, lane: Lane, durable: Sequence[Extent], instance_id: bytes) -> None:

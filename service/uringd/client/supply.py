@@ -27,6 +27,9 @@ CHANGED = "the data has changed since the upload began: abort the upload, and be
 COMPARED_BYTES = 1 << 20
 """Read at a time to be compared."""
 
+KEEP_ALIVE_S = 30.0
+"""How long the server hears nothing while a source is waited for or compared, at the most."""
+
 
 class SeekableSource(Protocol):
     """Bytes that can be read again: they need not be kept in memory."""
@@ -137,7 +140,7 @@ class Feeding:
 
     def tail(self) -> Piece | None:
         """Return the chunk that is being filled, as the last one. Raises SourceError."""
-        if self._compared:
+        if self._compared or self._known:  # the server has more than the source
             raise SourceError(CHANGED)
         if self._memory is None or not self._filled:
             return None
@@ -215,14 +218,18 @@ class Stretch:
             lane.resting = False
 
 
-def compare(source: SeekableSource, known: list[ByteRange], advance: Callable[[int], None]) -> None:
+async def compare(source: SeekableSource, known: list[ByteRange], filling: Filling) -> None:
     """Read ranges again that the server has. Raises SourceError if they are not the same."""
     scratch = memoryview(bytearray(COMPARED_BYTES))
+    spoke_at = anyio.current_time()
     for part in known:
         crc = 0
         for offset, length in cut(part.offset, part.length, COMPARED_BYTES):
             source.read_at(scratch[:length], offset)
             crc = crc32c(scratch[:length], crc)
-            advance(length)
+            filling.watcher.advance(length)
+            if anyio.current_time() - spoke_at >= KEEP_ALIVE_S:
+                await filling.keep_alive(resting=True)
+                spoke_at = anyio.current_time()
         if crc != part.crc32c:
             raise SourceError(CHANGED)

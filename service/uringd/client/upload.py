@@ -124,7 +124,7 @@ class ClientUpload:
             text = f"the upload is of {self.size} bytes, and the source has {source.size}"
             raise SourceError(f"{text}: resume with the data that it was begun with")
         self.filling.read_from(source)
-        compare(source, self._claim.known, self.filling.watcher.advance)
+        await compare(source, self._claim.known, self.filling)
         await self.filling.pump(Reading(self.filling, source, self._claim.known))
 
     async def sync(self) -> int:

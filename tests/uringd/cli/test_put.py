@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.lowlevel
 
 from uringd.client import connect
 from uringd.v1 import uringd_pb2 as pb
@@ -298,13 +299,33 @@ async def test_a_put_that_gives_up_names_the_command_that_goes_on(
     process.stdin.close()
     text = said(process)
     assert process.returncode == 4
-    assert f"--retry-for 0.1 --resume {upload_id}" in text
+    assert f"uringd put --resume {upload_id} - " in text
     again = serve_process()
     done = uringd("put", "-", server.unix, "--resume", upload_id, "--json", stdin=data)
     assert (done.returncode, done.stderr) == (0, "")
     receipt = json.loads(done.stdout)
     assert (receipt["upload_id"], receipt["name"]) == (upload_id, "x")
     assert (again.root / "x").read_bytes() == data
+
+
+async def test_data_that_ends_before_what_is_durable_is_not_the_data(
+    server: ServerProcess, start_uringd: StartUringd, uringd: UringdCommand
+) -> None:
+    """A producer that failed, or an empty file, must not publish what came before."""
+    process = start_uringd("put", "-", server.unix, "--name", "x")
+    upload_id = await put_is_in_the_middle(server, process)
+    process.kill()
+    process.wait(timeout=ENDS_S)
+    with trio.fail_after(ENDS_S):
+        async with connect(server.unix) as client:
+            while not (found := (await client.stat(upload_id=upload_id)).upload).durable:
+                await trio.lowlevel.checkpoint()
+    for less in (b"", bytes(found.durable - 1)):
+        done = uringd("put", "-", server.unix, "--resume", upload_id, stdin=less)
+        assert done.returncode == 5, done
+        assert "changed" in done.stderr
+        assert (server.published, server.spool) == ([], [f"{upload_id}.part"])
+    assert uringd("abort", server.unix, upload_id).returncode == 0
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

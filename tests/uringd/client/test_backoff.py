@@ -45,3 +45,11 @@ async def test_progress_starts_both_anew(autojump_clock: MockClock) -> None:
 async def test_without_patience_there_is_no_second_try(autojump_clock: MockClock) -> None:
     with pytest.raises(ConnectionLostError, match="gone"):
         await Backoff(Patience(0)).wait(LOST)
+
+
+async def test_silence_before_a_loss_costs_no_patience(autojump_clock: MockClock) -> None:
+    """A source may be slow for longer than it takes to give up."""
+    backoff = Backoff(Patience(20))
+    backoff.progress()
+    await trio.sleep(1000)
+    await backoff.wait(LOST)
