@@ -218,7 +218,9 @@ class Filling:
         result = await self._reactor.perform(operation)
         if result < length:
             number = -result if result < 0 else errno.EIO
-            raise failed(operation_error(number, "read", self._name, offset, length))
+            failure = operation_error(number, "read", self._name, offset, length)
+            self.fail(failure)  # what cannot be read back cannot be published
+            raise failed(failure)
         same = checksum.crc32c(slot.memory[:length]) == crc32c
         return Verdict.REPEATED if same else Verdict.CONFLICT
 

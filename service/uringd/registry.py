@@ -267,10 +267,10 @@ class Registry:
         try:
             if not await upload.abort():
                 return  # a commit was faster
-        except CatalogError as exc:
+            self._count -= 1
+        except CatalogError as exc:  # its record counts until it is forgotten
             log.warning("record left", upload_id=upload.id, reason=str(exc))
         del self.open[upload.id]
-        self._count -= 1
         if failure is not None:
             self.log(upload, "failed", reason=failure.text)
         else:

@@ -114,6 +114,25 @@ async def test_a_chunk_of_a_life_before_is_compared_by_its_bytes(
         await peer.commit(reply.upload, len(data), crc32c=crc32c(data))
 
 
+async def test_what_cannot_be_read_back_is_not_published(
+    serving: Serving, open_peer: OpenPeer, content: Content
+) -> None:
+    data = content(2 * SLOT_BYTES)
+    async with serving() as daemon, open_peer(daemon.unix, "resume") as peer:
+        created = await peer.ask(FrameType.CREATE, pb.Create(name="file"))
+        await peer.fill(created.upload, data)
+    ring = SimulatedRing(1, faults=[Fault(Opcode.READ, result=-errno.EIO)])
+    async with serving(ring) as daemon, open_peer(daemon.unix, "resume") as peer:
+        reply = await peer.resume(created.upload_id)
+        await peer.data(reply.upload, 0, data[:SLOT_BYTES])
+        _, error = await peer.notice()
+        assert (error.code, error.offset) == (ErrorCode.IO, None)
+        commit = pb.Commit(size=len(data))
+        assert (await peer.refusal(FrameType.COMMIT, commit, reply.upload)).code == ErrorCode.IO
+        await peer.ask(FrameType.ABORT, pb.Abort(), reply.upload)
+        assert daemon.spool == []
+
+
 async def test_a_newer_client_fences_the_older_at_once(
     daemon: Daemon, open_peer: OpenPeer, content: Content
 ) -> None:
