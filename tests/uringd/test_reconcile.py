@@ -29,6 +29,9 @@ Content = Callable[[int], bytes]
 UPLOAD_ID = "0123456789abcdef" * 2
 SIZE = 3 * SLOT_BYTES
 
+ISOLATED = "-I" if sys.flags.isolated else "-P"
+"""As the tests themselves run: without the source tree where they do."""
+
 # A server that kills itself where it would call a function of its own, or right after it.
 SERVER = """
 import importlib, os, signal, sys
@@ -71,7 +74,7 @@ def doomed(tmp_path: Path) -> Killed:
         *owner, name = path.split(".")
         args = [tmp_path / "root", tmp_path / "doomed", module, ".".join(owner), name, when]
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, *map(str, args)],
+            [sys.executable, ISOLATED, "-c", SERVER, *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )

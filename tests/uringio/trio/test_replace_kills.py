@@ -149,6 +149,9 @@ def test_a_replace_that_is_killed_at_any_step_is_old_or_new(
     assert torn, "the kills did leave files that only recovery made whole"
 
 
+ISOLATED = "-I" if sys.flags.isolated else "-P"
+"""As the tests themselves run: without the source tree where they do."""
+
 IN_A_LOOP = """
 import itertools, sys
 import trio, uringio
@@ -177,7 +180,8 @@ def test_a_process_killed_at_any_moment_has_lost_nothing_it_was_told_of(
     for rounds in range(6):
         path.write_bytes(bytes(400_000))
         child = subprocess.Popen(
-            [sys.executable, "-c", IN_A_LOOP, path, backend], stdout=subprocess.PIPE
+            [sys.executable, ISOLATED, "-c", IN_A_LOOP, path, backend],
+            stdout=subprocess.PIPE,
         )
         assert child.stdout is not None
         with child, child.stdout:
