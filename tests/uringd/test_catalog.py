@@ -219,3 +219,14 @@ async def test_a_file_that_is_no_catalog_is_refused_in_one_sentence(
     with pytest.raises(CatalogError, match=r"cannot use the catalog catalog.sqlite3: "):
         async with open_catalog(tmp_path / "catalog.sqlite3"):
             pass
+
+
+async def test_a_list_reads_two_ranges_of_each_upload(catalog: Catalog) -> None:
+    await catalog.add(upload())
+    ranges = [ByteRange(at * 8192, 4096, at) for at in range(5)]
+    await catalog.record_progress("aa" * 16, 1, ranges)
+    [listed] = await catalog.uploads()
+    assert listed.ranges == (ranges[0], ranges[-1])
+    found = await catalog.find("aa" * 16)
+    assert found is not None and list(found.ranges) == ranges
+    assert listed.spool_bytes == found.spool_bytes
