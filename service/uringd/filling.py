@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from uringd.config import ALIGNMENT_BYTES
-from uringd.upload_errors import UploadError, failed
+from uringd.upload_errors import UploadError, failed, fenced
 from uringd.wire import (
     RANGES_MAX,
     ByteRange,
@@ -152,7 +152,7 @@ class Filling:
         try:
             self.check()
             if hold.is_fenced:
-                raise UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
+                raise fenced()
             self.check_chunk(offset, length)  # again: another lane may have fixed the size
             verdict = await self._judge(slot, offset, length, crc32c)
             if verdict is Verdict.CONFLICT:

@@ -158,8 +158,7 @@ class Registry:
             file = await self._open_spool(record, 0)
         except OperationError as exc:
             if exc.errno == errno.EAGAIN:
-                text = "writes of a server that died may still reach the disk"
-                raise UploadError(ErrorCode.BUSY, text) from exc
+                raise _still_written() from exc
             if exc.errno == errno.ENOENT:
                 await self._forget(record, "its spool file is gone")
                 raise _not_found(record.upload_id) from exc
@@ -217,8 +216,7 @@ class Registry:
         if record is None:
             raise _not_found(upload_id)
         if not await self._root.remove_spool(upload_id):
-            text = "writes of a server that died may still reach the disk"
-            raise UploadError(ErrorCode.BUSY, text)
+            raise _still_written()
         await self._forget(record, reason)
 
     def finished(self, upload: Upload) -> None:
@@ -332,6 +330,11 @@ def _check_epoch(named: int, current: int, *, join: bool) -> None:
     if (named or join) and named != current:
         text = f"the upload is at epoch {current}, not {named}: a newer client has taken it over"
         raise UploadError(ErrorCode.FENCED, text)
+
+
+def _still_written() -> UploadError:
+    text = "writes of a server that died may still reach the disk"
+    return UploadError(ErrorCode.BUSY, text)
 
 
 def _not_found(upload_id: str) -> UploadError:

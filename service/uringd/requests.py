@@ -12,7 +12,7 @@ from uringd.catalog import CatalogError
 from uringd.describing import file_info, find_upload, list_uploads
 from uringd.records import ReceiptRecord, UploadRecord
 from uringd.registry import new_upload_id
-from uringd.upload_errors import UploadError, failed
+from uringd.upload_errors import UploadError, failed, fenced
 from uringd.uploads import check_content
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
@@ -217,7 +217,7 @@ def _hold(session: Session, handle: int) -> Hold:
     hold = session.holds.get(handle)
     if hold is None:
         if handle in session.fenced_handles:
-            raise UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
+            raise fenced()
         raise UploadError(ErrorCode.NOT_FOUND, f"no upload has the handle {handle} here")
     return hold
 

@@ -24,7 +24,7 @@ from uringd.intake import Intake
 from uringd.receiver import Receiver
 from uringd.requests import answer
 from uringd.sender import PeerGoneError, Sender
-from uringd.upload_errors import UploadError
+from uringd.upload_errors import UploadError, fenced
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     Connection,
@@ -54,8 +54,6 @@ FEATURES = ("resume", "lanes", "page-checksums")
 HANDLES_KEPT_MAX = 1024
 """Handles of published uploads that a session still answers COMMIT for, and of fenced ones that it
 answers with FENCED: about 0.5 MiB."""
-
-FENCED_TEXT = "a newer client has taken the upload over"
 
 LAST_WORDS_TIMEOUT_S = 5.0
 """What a client may take to receive the frames that were queued when its session ended."""
@@ -145,7 +143,7 @@ class Session:
 
     def fenced(self, handle: int) -> None:
         """Tell the client that it has lost an upload to a newer epoch."""
-        self.notice_nowait(handle, UploadError(ErrorCode.FENCED, FENCED_TEXT))
+        self.notice_nowait(handle, fenced())
         if self.holds.pop(handle, None) is not None:
             self.fenced_handles[handle] = None
             if len(self.fenced_handles) > HANDLES_KEPT_MAX:

@@ -32,6 +32,11 @@ class UploadError(Exception):
         self.missing = missing
 
 
+def fenced() -> UploadError:
+    """Say that a newer epoch has the upload now."""
+    return UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
+
+
 def failed(exc: OperationError) -> UploadError:
     """Turn an error of the file system into what the client is told."""
     if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
