@@ -289,6 +289,13 @@ static struct io_uring_cqe *uringio_next_cqe(struct io_uring *ring)
     return &ring->cq.cqes[head & *ring->cq.kring_mask];
 }
 
+/* Whether a reap would find a completion, or work that may make one. */
+static int uringio_ready(struct io_uring *ring)
+{
+    return uringio_next_cqe(ring) != NULL ||
+           (io_uring_smp_load_acquire(ring->sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+}
+
 /* Copy completions out, up to `capacity`; *more says that the caller has to call again. Parts of many
  * writes are noted and followed by the next ones here; only the end of the whole is a completion.
  *

@@ -66,6 +66,10 @@ class RingLike(Protocol):
     def counts(self) -> RingCounts:
         """System calls since it was set up; a ring without io_uring_enter(2) has made none."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether a reap would find something, as far as can be told without a system call."""
+
     def supports(self, opcode: Opcode) -> bool:
         """Whether this ring executes such operations itself."""
 
@@ -123,6 +127,11 @@ class OwnedRing:
         self._process = os.getpid()
         self._unusable: type[Exception] | None = None
         _rings.add(self)
+
+    @property
+    def ready(self) -> bool:
+        """Never told: the wake-up does."""
+        return False
 
     def _check_chain(self, count: int) -> None:
         if not 1 <= count <= self.features.entries:

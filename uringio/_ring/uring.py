@@ -150,6 +150,11 @@ class UringRing(OwnedRing):
         return self._batched + self._left_in_queue + self._beside.not_submitted
 
     @property
+    def ready(self) -> bool:
+        """Whether the CQ has something, or work is waiting that may make it."""
+        return bool(lib.uringio_ready(self._ring))
+
+    @property
     def counts(self) -> RingCounts:
         """System calls since it was set up."""
         return RingCounts(self._beside.memory.enters, self._beside.memory.retries)

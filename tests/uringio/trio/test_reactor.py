@@ -493,3 +493,38 @@ def test_a_reactor_needs_a_trio_run() -> None:
 def test_the_limits_are_what_the_docstrings_say() -> None:
     assert module.IN_FLIGHT_MAX == 4096
     assert Fault(Opcode.FSYNC, result=-errno.EIO).nth == 1
+
+
+class Ticks(trio.abc.Instrument):
+    """Counts the passes of trio's scheduler."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_who_waits_is_resumed_in_the_tick_that_brought_the_completion(
+    open_uring: OpenAny,
+) -> None:
+    ticks = Ticks()
+    async with open_uring() as ring:
+        trio.lowlevel.add_instrument(ticks)
+        for _ in range(100):
+            assert await ring.reactor.perform(Operation(Opcode.NOP)) == 0
+        trio.lowlevel.remove_instrument(ticks)
+    assert ticks.count < 150
+
+
+def test_a_callback_that_raises_ends_the_run_and_does_not_hang_it(uring: RingLike) -> None:
+    def fail(_result: int) -> None:
+        raise RuntimeError("a callback must not raise (test)")
+
+    async def main() -> None:
+        reactor = Reactor(uring)
+        reactor.open()
+        reactor.start(Operation(Opcode.NOP), fail)
+        await trio.sleep_forever()
+
+    with pytest.raises(trio.TrioInternalError):
+        trio.run(main)
