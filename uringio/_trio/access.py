@@ -12,6 +12,8 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+import trio
+
 from uringio._ring.operations import LENGTH_MAX, RWF_ATOMIC, RWF_DONTCACHE, Opcode, Operation
 from uringio._ring.short_writes import rest_of_write, write_error
 from uringio._trio.modes import FileStatistics, buffered_flags, check_atomic
@@ -115,8 +117,10 @@ class FileAccess:
         return flags | buffered_flags(length, uncached=self.file.uncached)
 
     async def write(self, view: memoryview, offset: int, flags: int) -> None:
-        """Write all of a view that is not empty; `flags` are its promises (see modes.py)."""
-        if not self.is_block(offset, len(view)):
+        """Write all of a view; `flags` are its promises (see modes.py)."""
+        if not len(view):
+            await trio.lowlevel.checkpoint()
+        elif not self.is_block(offset, len(view)):
             fd = self.buffered()
             flags |= buffered_flags(len(view), uncached=self._uncached)
             await self._write_all(fd, view, offset, flags)

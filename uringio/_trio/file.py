@@ -61,6 +61,7 @@ class UringFile:
         self._reactor = reactor
         self._access = FileAccess(reactor, slots, file)
         self._call = _Call(self)
+        self._calls = 0
         self._unused = trio.lowlevel.ParkingLot()
         self._open = True
         self.path = file.path
@@ -113,23 +114,26 @@ class UringFile:
         length must be a power of two within `atomic_write_bytes` and divide the offset, else
         `ValueError`; `UnavailableError` where there is no such thing. It is not durable by itself.
         """
-        with self._call:
+        self._check_open()
+        self._calls += 1  # and not by _Call: every small write passes here
+        try:
             access = self._access
             view = memoryview(data).cast("B")
             flags = promise_flags(durable=durable, atomic=atomic) if durable or atomic else 0
             operation = access.straight(view, offset, flags)
-            if operation is not None:
-                result = await self._reactor.perform(operation)
-                if result != operation.length:
-                    await access.finish(operation, result)
-                access.count(operation.fd, operation.flags, operation.length)
-            elif len(view):
+            if operation is None:
                 access.check(view, offset, flags)
                 await access.write(view, offset, flags)
-            else:
-                access.check(view, offset, flags)
-                await trio.lowlevel.checkpoint()
-            return len(view)
+                return len(view)
+            result = await self._reactor.perform(operation)
+            if result != operation.length:
+                await access.finish(operation, result)
+            access.count(operation.fd, operation.flags, operation.length)
+            return operation.length
+        finally:
+            self._calls -= 1
+            if not self._open:
+                self._unused.unpark_all()
 
     async def pwrite_many(
         self,
@@ -251,10 +255,14 @@ class UringFile:
             return
         self._open = False
         with trio.CancelScope(shield=True):
-            while self._call.count:
+            while self._calls:
                 await self._unused.park()
             for fd in self._access.descriptors():
                 await self._reactor.perform_always(operations.close(fd))
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ClosedError(f"{self.path} is closed")
 
     def _chain_flags(self, view: memoryview, offset: int, *, durable: bool, atomic: bool) -> int:
         flags = promise_flags(durable=durable, atomic=atomic)
@@ -269,20 +277,20 @@ class UringFile:
 
 
 class _Call:
-    """Counts the calls under way, so that a close waits for them. One for all calls of a file."""
+    """Counts a call under way, so that a close waits for it. One for all calls of a file."""
 
-    __slots__ = ("count", "file")
+    __slots__ = ("file",)
 
     def __init__(self, file: UringFile) -> None:
         self.file = file
-        self.count = 0
 
     def __enter__(self) -> None:
-        if not self.file._open:  # noqa: SLF001  # UringFile's own other half
-            raise ClosedError(f"{self.file.path} is closed")
-        self.count += 1
+        file = self.file
+        file._check_open()  # noqa: SLF001  # UringFile's own other half
+        file._calls += 1  # noqa: SLF001
 
     def __exit__(self, *_: object) -> None:
-        self.count -= 1
-        if not self.count:
-            self.file._unused.unpark_all()  # noqa: SLF001
+        file = self.file
+        file._calls -= 1  # noqa: SLF001
+        if not file._open:  # noqa: SLF001
+            file._unused.unpark_all()  # noqa: SLF001
