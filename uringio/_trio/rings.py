@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from uringio._ring import operations
 from uringio._ring.choose import choose_ring
+from uringio._ring.increment import HUGE_PAGE_BYTES
 from uringio._ring.pool import (
     SLOT_BYTES_DEFAULT,
     SLOTS_DEFAULT,
@@ -204,7 +205,9 @@ async def run_ring(
     features.slot_bytes = slot_bytes
     features.huge_pages = pool.has_huge_pages()
     if not features.huge_pages:
-        features.note("the pool has no huge pages (transparent_hugepage is off or used up)")
+        small = len(pool) * slot_bytes < HUGE_PAGE_BYTES
+        why = "it is smaller than one" if small else "transparent_hugepage is off or used up"
+        features.note(f"the pool has no huge pages ({why})")
     reactor, queue = Reactor(raw), SlotQueue(pool)
     growth = Growth(reactor, queue)
     reactor.open()

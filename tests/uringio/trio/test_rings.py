@@ -30,6 +30,12 @@ async def test_a_ring_says_what_it_is_made_of(backend: str) -> None:
         assert features.huge_pages != any("no huge pages" in note for note in features.notes)
 
 
+async def test_a_pool_smaller_than_a_huge_page_does_not_blame_the_system() -> None:
+    async with uringio.open_ring(4, 4096) as ring:
+        (note,) = (note for note in ring.features.notes if "huge pages" in note)
+        assert note == "the pool has no huge pages (it is smaller than one)"
+
+
 @pytest.mark.parametrize(
     "options", [{"slots": 1}, {"slots": 2, "slot_bytes": 100}, {"entries": 3, "slots": 2}]
 )
