@@ -266,7 +266,14 @@ for index in range(8):
     assert data == bytes([index + 1]) * (256 << 10)
 print(ring.features.registered_slots, default_slots(256 << 10), *ring.features.notes)
 """
-NO_IPC_LOCK = ("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
+
+
+def somebody_else(capability: str) -> tuple[str, ...]:
+    """Run as a user who has locked nothing yet: the kernel counts locked memory by user."""
+    user = f"--reuid={61_000 + os.getpid() % 4000}"
+    kept = f"caps=-all,+{capability}"
+    bounds = ("--bounding-set=-ipc_lock", f"--inh-{kept}", f"--ambient-{kept}")
+    return ("setpriv", user, "--clear-groups", *bounds)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="dropping a capability for a child needs root")
@@ -277,7 +284,7 @@ def test_what_rlimit_memlock_refuses_is_written_unregistered_and_said(
     run_python: RunPython, tmp_path: Path, limit: int, registered: set[int], default: int
 ) -> None:
     """The kernel counts a huge page whole, so how many of the slots fit is its own affair."""
-    done = run_python(MEMLOCK, tmp_path / "file", limit, prefix=NO_IPC_LOCK)
+    done = run_python(MEMLOCK, tmp_path / "file", limit, prefix=somebody_else("dac_override"))
     count, by_default, note = done.stdout.split(" ", 2)
     assert int(count) in registered | {0}
     assert int(by_default) == default
@@ -305,10 +312,7 @@ def test_each_ring_gets_its_pool_registered_when_the_one_before_is_closed(
     run_python: RunPython,
 ) -> None:
     """With the limit most systems have, and as a user who has locked nothing else."""
-    nobody_else = f"--reuid={61_000 + os.getpid() % 4000}"
-    reading = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
-    prefix = ("setpriv", nobody_else, "--clear-groups", "--bounding-set=-ipc_lock", *reading)
-    run_python(ONE_RING_AFTER_ANOTHER, prefix=prefix)
+    run_python(ONE_RING_AFTER_ANOTHER, prefix=somebody_else("dac_read_search"))
 
 
 REFUSED_ENTERS = """
