@@ -196,13 +196,24 @@ static void uringio_use_registered(const struct uringio_beside *beside, struct i
     sqe->buf_index = (uint16_t)(region->first + at / beside->slot_bytes);
 }
 
+/* Parts of many writes that are in flight for a descriptor: several of them share its depth. */
+static uint32_t uringio_parts_in_flight(const struct uringio_beside *beside, int32_t fd)
+{
+    uint32_t count = 0;
+    for (unsigned i = 0; i < beside->running_count; i++)
+        if (beside->running[i]->fd == fd)
+            count += beside->running[i]->in_flight;
+    return count;
+}
+
 /* Begin as many parts of many writes as may be in flight; how many SQEs that made. */
 static unsigned uringio_begin_parts(struct io_uring *ring, struct uringio_beside *beside)
 {
     unsigned begun = 0;
     for (unsigned i = 0; i < beside->running_count; i++) {
         struct uringio_many *many = beside->running[i];
-        while (!many->stop && many->next < many->count && many->in_flight < many->in_flight_max) {
+        uint32_t in_flight = uringio_parts_in_flight(beside, many->fd);
+        while (!many->stop && many->next < many->count && in_flight < many->in_flight_max) {
             struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
             if (sqe == NULL)
                 return begun;
@@ -215,6 +226,7 @@ static unsigned uringio_begin_parts(struct io_uring *ring, struct uringio_beside
             uringio_use_registered(beside, sqe);
             many->results[at] = URINGIO_STARTED;
             many->in_flight++;
+            in_flight++;
             begun++;
         }
     }

@@ -24,10 +24,10 @@ _addressof, _first_byte = ctypes.addressof, ctypes.c_char.from_buffer
 """A quarter of what cffi's from_buffer costs, for memory that may be written to."""
 
 MANY_MAX = 16
-"""Of these at a time in one ring: each has up to IN_FLIGHT_MAX writes in flight."""
+"""Of these at a time in one ring."""
 
 IN_FLIGHT_MAX = 256
-"""Writes in flight: a queue depth that any one device is busy with."""
+"""Writes in flight for one descriptor: a queue depth that any one device is busy with."""
 
 NOT_BEGUN = -errno.ECANCELED
 STARTED = -(1 << 31)

@@ -83,7 +83,8 @@ class RingLike(Protocol):
         """Take writes in no order, MANY_MAX such calls at a time; the result is one token for all.
 
         Its completion, with result 0, says that all have ended; their results are in `many`. The
-        ring starts the next where one ends, IN_FLIGHT_MAX at a time. A `cancel` begins no more.
+        ring starts the next where one ends, IN_FLIGHT_MAX at a time (io_uring: of one descriptor).
+        A `cancel` begins no more.
         """
 
     def cancel(self, token: int) -> None:

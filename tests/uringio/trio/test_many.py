@@ -14,7 +14,9 @@ import trio
 
 import uringio
 from uringio._ring.many import IN_FLIGHT_MAX, MANY_MAX
-from uringio.lowlevel import Opcode, RingLike
+from uringio._trio.many import PIECE_COUNT
+from uringio.exceptions import BrokenError
+from uringio.lowlevel import Completion, Opcode, RingLike
 from uringio.testing import Fault, SimulatedRing
 
 OpenAny = Callable[..., AbstractAsyncContextManager[uringio.Ring]]
@@ -40,6 +42,62 @@ async def test_more_than_are_in_flight_at_a_time_are_all_written(
         assert await file.pwrite_many(pairs) == COUNT * BLOCK
         assert ring.statistics().in_flight == 0
     assert (tmp_path / "file").read_bytes() == b"".join(views)
+
+
+class RingThatBreaks(SimulatedRing):
+    """Gives no completions from its third reap on."""
+
+    reaps = 0
+
+    def reap(self) -> list[Completion]:
+        self.reaps += 1
+        if self.reaps > 2:
+            raise BrokenError("it broke (test)")
+        return super().reap()
+
+
+@pytest.mark.parametrize("count", [COUNT, 2 * PIECE_COUNT + 5])
+async def test_a_ring_that_breaks_is_one_error_and_not_a_group(
+    open_simulated: OpenRaw, tmp_path: Path, count: int
+) -> None:
+    pairs = [(b"x" * 100, i * 100) for i in range(count)]
+    ring: uringio.Ring
+    with pytest.warns(ResourceWarning, match="leaked, not freed"):
+        async with (
+            open_simulated(RingThatBreaks(3)) as ring,
+            await ring.open(tmp_path / "file", "w+", direct="never") as file,
+        ):
+            with pytest.raises(BrokenError):
+                await file.pwrite_many(pairs)
+
+
+async def test_pieces_that_were_not_begun_are_named_after_an_error(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    count = 3 * PIECE_COUNT
+    raw = SimulatedRing(6, faults=[Fault(Opcode.WRITE, 1, result=-errno.EIO)])
+    pairs = [(b"x" * 100, i * 100) for i in range(count)]
+    async with (
+        open_simulated(raw) as ring,
+        await ring.open(tmp_path / "file", "w+", direct="never") as file,
+    ):
+        with pytest.raises(uringio.OperationError) as caught:
+            await file.pwrite_many(pairs)
+        written = file.statistics().cached_bytes // 100
+    failures = caught.value.failures
+    assert len(failures) + written == count
+    assert failures[count - 1] == errno.ECANCELED
+
+
+async def test_pieces_of_any_alignment_are_all_written(open_any: OpenAny, tmp_path: Path) -> None:
+    count = PIECE_COUNT + 10
+    memory = memoryview(mmap.mmap(-1, BLOCK * 2))
+    memory[:] = random.Random(3).randbytes(len(memory))
+    straight, moved = memory[:BLOCK], memory[5 : 5 + BLOCK]
+    pairs = [(moved if i % 100 == 99 else straight, i * BLOCK) for i in range(count)]
+    async with open_any() as ring, await ring.open(tmp_path / "file", "w+") as file:
+        assert await file.pwrite_many(pairs) == count * BLOCK
+    assert (tmp_path / "file").read_bytes() == b"".join(bytes(view) for view, _ in pairs)
 
 
 async def test_short_writes_are_finished(open_simulated: OpenRaw, tmp_path: Path) -> None:
