@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A reap takes this many rounds of deferred work at the most (8 have been seen in one wake-up), so
  * that a flood of completions cannot keep the event loop from its other tasks. */
@@ -314,11 +315,16 @@ static int uringio_ready(struct io_uring *ring)
  * Under DEFER_TASKRUN the kernel keeps finished work on a list until this task asks for it, one
  * io_uring_get_events runs only a bounded piece of that list (about 20 items), and the eventfd does
  * not fire again for the rest. Links make such work without making completions. So an empty CQ is
- * no reason to stop: a clear IORING_SQ_TASKRUN is. */
-static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, uint8_t *completions,
-                        unsigned capacity, int *more)
+ * no reason to stop: a clear IORING_SQ_TASKRUN is.
+ *
+ * The eventfd fires again for each completion that io_uring_get_events makes here. So it is cleared
+ * behind that, or the event loop would wake once more for nothing; and then looked again, or what
+ * came before it was cleared would wake nobody. */
+static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, int wakeup_fd,
+                        uint8_t *completions, unsigned capacity, int *more)
 {
     unsigned count = 0;
+    int cleared = 0;
     *more = 1;
     for (int round = 0; round < URINGIO_REAP_ROUNDS_MAX; round++) {
         struct io_uring_cqe *cqe;
@@ -344,9 +350,16 @@ static int uringio_reap(struct io_uring *ring, struct uringio_beside *beside, ui
             uringio_flush(ring, beside); /* what stays queued, the next uringio_submit hands over */
         unsigned flags = io_uring_smp_load_acquire(ring->sq.kflags);
         if (!(flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
-            *more = 0;
-            return (int)count;
+            if (cleared) {
+                *more = 0;
+                return (int)count;
+            }
+            uint64_t wakes;
+            (void)!read(wakeup_fd, &wakes, sizeof wakes); /* EAGAIN: nobody was woken */
+            cleared = 1;
+            continue;
         }
+        cleared = 0;
         int result = io_uring_get_events(ring);
         if (!uringio_entered(beside, result) && result < 0)
             return count > 0 ? (int)count : result;

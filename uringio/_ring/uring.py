@@ -17,7 +17,6 @@ What the kernel does, and what follows for this file (io_uring_setup(2), measure
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
@@ -244,11 +243,10 @@ class UringRing(OwnedRing):
     def reap(self) -> list[Completion]:
         """Clear the wake-up and take the completions there are; wakes again if there are more."""
         self._check_owner()
-        with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
-            os.eventfd_read(self.wakeup_fd)
         count = lib.uringio_reap(
             self._ring,
             self._beside.memory,
+            self.wakeup_fd,
             self._reaped_memory,
             self.features.completion_entries,
             self._more,

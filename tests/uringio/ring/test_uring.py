@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.uringio.conftest import STUCK_MS
 from uringio import _binding
 from uringio._ring import uring as module
 from uringio._ring.beside import PART
@@ -469,3 +470,16 @@ def test_nobody_waits_for_a_wake_up_that_does_not_come(uring: UringRing, descrip
         assert poll.poll(30_000)
         seen += len(uring.reap())
     assert uring.in_flight == 0
+
+
+def test_a_reap_leaves_nobody_awake_for_nothing(uring: UringRing, descriptor: int) -> None:
+    """What the reap itself completes fires the eventfd once more, and that is cleared behind it."""
+    for _ in range(50):
+        uring.prepare_chain(
+            [operations.write(descriptor, b"x", 0, 1), operations.fsync(descriptor)]
+        )
+        uring.submit()
+        while uring.in_flight:
+            assert select.select([uring.wakeup_fd], [], [], STUCK_MS / 1000)[0]
+            uring.reap()
+        assert not select.select([uring.wakeup_fd], [], [], 0)[0]
