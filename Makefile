@@ -7,7 +7,7 @@ SHELL   := /bin/bash
 BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
-.PHONY: help demo test lint types unit bench bench-codec format protos clean crash fuzz
+.PHONY: help demo test lint types unit bench bench-codec format protos clean crash fuzz mutants
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ bench: $(STAMP)  ## the figures of bench/README.md on your own disk (QUICK=1 for
 crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SEED=n: as before)
 	$(BIN)/python -I tests/crash/crash.py $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+mutants: $(STAMP) ## make each line of the durability path wrong in turn: every time a test must notice
+	$(BIN)/python -I tests/mutation/gate.py $(if $(NAME),--name $(NAME))
 
 bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
 	$(BIN)/python -I bench/codec.py

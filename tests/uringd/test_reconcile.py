@@ -168,6 +168,34 @@ async def test_an_upload_killed_after_its_rename_is_published(
         assert await peer.commit(reply.upload, SIZE) == receipt
 
 
+async def test_a_file_that_was_renamed_is_synced_before_its_receipt_is_recorded(
+    tmp_path: Path,
+    doomed: Killed,
+    serving: Serving,
+    open_peer: OpenPeer,
+    content: Content,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether the server that was killed had come to its fsyncs nobody knows."""
+    with doomed("uringd.catalog:Catalog.publish", "before") as process:
+        await upload_until_killed(tmp_path, open_peer, content(SIZE))
+        assert process.wait() == -9
+    root = tmp_path / "root"
+    synced: list[int] = []
+    original = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        original(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with serving():
+        pass
+    file, directory, above = (path.stat().st_ino for path in (root / "a/file", root / "a", root))
+    assert synced.index(file) < synced.index(directory)
+    assert above in synced
+
+
 @pytest.mark.parametrize(
     ("point", "when", "kept"),
     [
