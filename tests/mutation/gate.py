@@ -122,13 +122,18 @@ def _pytest(tree: Path, tests: list[str]) -> tuple[int, str]:
 
 
 def _build(tree: Path) -> None:
-    """Compile the extension in a tree. From elsewhere: setuptools would read pyproject.toml."""
-    code = f"""
+    """Compile the extension of a tree: elsewhere, or setuptools would read its pyproject.toml."""
+    with tempfile.TemporaryDirectory(dir=tree.parent) as built:
+        code = f"""
 import runpy
-runpy.run_path({str(tree / "uringio/_binding/build.py")!r})["ffibuilder"].compile({str(tree)!r})
+runpy.run_path({str(tree / "uringio/_binding/build.py")!r})["ffibuilder"].compile({built!r})
 """
-    command = [sys.executable, "-P", "-W", "ignore", "-c", code]
-    subprocess.run(command, cwd=tree.parent, check=True, capture_output=True)
+        command = [sys.executable, "-P", "-W", "ignore", "-c", code]
+        done = subprocess.run(command, cwd=built, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise click.ClickException(done.stderr[-TAIL_CHARS:])
+        for path in Path(built).rglob("*.so"):
+            shutil.copy2(path, tree / "uringio/_binding")
 
 
 def _environment(tree: Path) -> Iterator[tuple[str, str]]:

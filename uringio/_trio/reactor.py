@@ -233,6 +233,8 @@ class Reactor(trio.abc.Instrument):
             left = self.ring.submit()
         except UringioError as exc:
             self._failure, left = exc, 1
+        except Exception as exc:  # noqa: BLE001  # raised where trio lets it end the run
+            self._trio_token.run_sync_soon(_raise, exc)
         if left:
             # The kernel is short of memory or of CQ space: reap, and try again next tick. Tasks
             # that are resumed from here would not run, for trio has settled how long it sleeps.
@@ -240,12 +242,12 @@ class Reactor(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # trio's signature
         """Reap what has completed while trio waited (called by trio)."""
-        if self._waiting and self.ring.ready:
-            self._reaped = True
-            try:
+        try:
+            if self._waiting and self.ring.ready:
+                self._reaped = True
                 self._reap()
-            except Exception as exc:  # noqa: BLE001  # raised where trio lets it end the run
-                self._trio_token.run_sync_soon(_raise, exc)
+        except Exception as exc:  # noqa: BLE001  # raised where trio lets it end the run
+            self._trio_token.run_sync_soon(_raise, exc)
 
     async def aclose(self) -> bool:
         """Wait for what is in flight, then stop; False if the kernel kept operations.
