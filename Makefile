@@ -7,7 +7,9 @@ SHELL   := /bin/bash
 BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
-.PHONY: help demo test lint types unit bench bench-codec format protos clean crash fuzz mutants
+.PHONY: help demo test lint types unit format protos clean
+.PHONY: bench bench-ingest bench-codec
+.PHONY: crash fuzz mutants
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +37,10 @@ unit: $(STAMP)   ## the tests
 bench: $(STAMP)  ## the figures of bench/README.md on your own disk (QUICK=1 for a short look)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -I bench/run.py $(if $(QUICK),--quick)
+
+bench-ingest: $(STAMP)  ## uploads to uringd beside nginx, rsync, Starlette and tus (QUICK=1)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -I bench/ingest.py $(if $(QUICK),--quick)
 
 crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SEED=n: as before)
 	$(BIN)/python -I tests/crash/crash.py $(if $(ROUNDS),--rounds $(ROUNDS)) \

@@ -1,4 +1,4 @@
-"""Make pictures and tables from a result of `make bench`."""
+"""Make pictures and tables from a result of `make bench` or `make bench-ingest`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import click
 from bench.harness.block import BlockError, replace_block
 from bench.harness.document import blocks_of, show
 from bench.harness.measurement import CannotRunError
-from bench.harness.plot import save_all
 from bench.harness.results import Result, ResultError
+from bench.harness.suites import save_pictures
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -54,7 +54,7 @@ def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
         result = Result.load(result_path or _newest())
         if not result.runs:
             raise ResultError("this result has no runs")
-        pictures = save_all(result, output)
+        pictures = save_pictures(result, output)
         for picture in pictures.values():
             click.echo(f"picture: {picture}")
         if into is None:

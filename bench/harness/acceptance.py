@@ -59,7 +59,7 @@ class Demand:
         note = ""
         if self.hoped and ratio:
             note = f"{ratio.median / self.hoped:.0%} of the {self.hoped:g} hoped for"
-        return _verdict(self.figure, ratio, self.at_least, self.at_most, note)
+        return verdict_of(self.figure, ratio, self.at_least, self.at_most, note)
 
 
 DEMANDS = (
@@ -160,7 +160,7 @@ def _page_cache(result: Result) -> Verdict:
         found = spread_of(runs, lambda run: run.cached_bytes)
         share = found.times(1 / size) if found else None
     figure = "page cache that a direct write leaves, share of the file"
-    return _verdict(figure, share, None, CACHED_SHARE_MAX)
+    return verdict_of(figure, share, None, CACHED_SHARE_MAX)
 
 
 def _fastest_library(result: Result, block_bytes: int) -> Verdict:
@@ -193,11 +193,11 @@ def _over_libraries(result: Result, block_bytes: int) -> dict[str, Spread]:
 def _lowest(figure: str, found: dict[str, Spread]) -> Verdict:
     """Judge the lowest ratio, which is that over the fastest."""
     if not found:
-        return _verdict(figure, None, PEER_RATIO_MIN, None)
+        return verdict_of(figure, None, PEER_RATIO_MIN, None)
     name = min(found, key=lambda name: found[name].median)
     fastest = CONTENDERS[name]
     note = f"it is {fastest.title}" + (f": {fastest.note}" if fastest.note else "")
-    return _verdict(figure, found[name], PEER_RATIO_MIN, None, note)
+    return verdict_of(figure, found[name], PEER_RATIO_MIN, None, note)
 
 
 def _cells(result: Result, job_name: str, block_bytes: int) -> Iterator[tuple[Job, Cell]]:
@@ -208,13 +208,14 @@ def _cells(result: Result, job_name: str, block_bytes: int) -> Iterator[tuple[Jo
                 yield job, cell
 
 
-def _verdict(
+def verdict_of(
     figure: str,
     measured: Spread | None,
     at_least: float | None,
     at_most: float | None,
     note: str = "",
 ) -> Verdict:
+    """Judge by the median. Exactly one of `at_least` and `at_most` is given."""
     assert (at_least is None) != (at_most is None)
     asked = f"at most {at_most:g}" if at_least is None else f"at least {at_least:g}"
     if measured is None:

@@ -49,6 +49,7 @@ KINDS: dict[Kind, str] = {
     "yardstick": YARDSTICK,
     "plain": PLAIN,
     "library": LIBRARY,
+    "server": LIBRARY,
 }
 KIND_NAMES: dict[Kind, str] = {
     "ours": "uringio, uringd",
@@ -56,6 +57,7 @@ KIND_NAMES: dict[Kind, str] = {
     "yardstick": "fio",
     "plain": "Python's os",
     "library": "Python libraries",
+    "server": "other servers",
 }
 ROW_INCHES = 0.34
 """Height of a bar with its gap: a line of 9 point text fits."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bench.harness.units import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Pattern = Literal["fresh", "overwrite", "random", "log"]
-"""`fresh` is a new file from its start to its end; the others write into a file that is there and
-whose blocks were all written before: from start to end, each block once in random order, or from
-start to end with each block durable before the next."""
+Pattern = Literal["fresh", "overwrite", "random", "log", "uploads"]
+"""`fresh` is a new file from its start to its end; `overwrite`, `random` and `log` write into a
+file that is there and whose blocks were all written before: from start to end, each block once in
+random order, or from start to end with each block durable before the next. `uploads` are many new
+files, sent to a server: a block is a file, and the depth is the number of connections."""
 
 SEED = 20_261_121
 """Any number: the same order in every process."""
@@ -24,7 +25,8 @@ SEED = 20_261_121
 class Cell:
     """A file of `size_bytes` in blocks of `block_bytes`, up to `depth` writes in flight.
 
-    `timed` says that the latency of each write is kept.
+    `timed` says that the latency of each write is kept; `without` names contenders of the job that
+    are left out of this cell.
     """
 
     pattern: Pattern
@@ -32,16 +34,30 @@ class Cell:
     block_bytes: int
     depth: int
     timed: bool = False
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Make it from its fields as JSON has them."""
+        return cls(**(fields | {"without": tuple(fields.get("without", ()))}))
 
     @property
     def name(self) -> str:
         """Tell it from the other cells of its job."""
-        return f"{size_text(self.block_bytes)} QD{self.depth}"
+        kind = "x" if self.pattern == "uploads" else "QD"
+        return f"{size_text(self.block_bytes)} {kind}{self.depth}"
 
     @property
     def blocks(self) -> int:
         """How many writes it takes."""
         return self.size_bytes // self.block_bytes
+
+    def of_size(self, size_bytes: int) -> Cell:
+        """Take it with another size in all; an upload is no bigger than all of them."""
+        block = self.block_bytes
+        if self.pattern == "uploads":
+            block = min(block, size_bytes)
+        return replace(self, size_bytes=size_bytes, block_bytes=block)
 
     def numbers(self) -> Iterator[int]:
         """Give the blocks' numbers, each once, in the order in which they are to be written."""

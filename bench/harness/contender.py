@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from bench.harness.cell import Cell
 
-Kind = Literal["ours", "without", "yardstick", "plain", "library"]
-"""Whose it is: `library` are the peers from PyPI, `plain` is what Python brings, `without` is ours
-with one of its choices switched off."""
+Kind = Literal["ours", "without", "yardstick", "plain", "library", "server"]
+"""Whose it is: `library` are the peers from PyPI, `server` those that take uploads, `plain` is what
+Python brings, `without` is ours with one of its choices switched off."""
 
 BUFFERED = "its writes end in the page cache, and what the disk takes for them is paid at the fsync"
 
@@ -24,6 +24,7 @@ class Contender:
     ends, `timed` from where to where that time is. `checked` says that the content of its file is
     known. Who `uploads` needs a source file and a second copy's space. `untimed` is why the latency
     of its writes cannot be compared; `note` is what a reader has to know beside its figures.
+    `survives` says that what it answered for outlives a power cut.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Contender:
     uploads: bool = False
     untimed: str = ""
     note: str = ""
+    survives: bool = True
 
     def why_not(self, cell: Cell) -> str | None:
         """Say why it cannot do this, or None when it can."""

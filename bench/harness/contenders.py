@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.harness.contender import BUFFERED, Contender
+from bench.harness.ingest.contenders import INGEST
 from bench.harness.peers.contenders import PEERS
 
 FIO = "fio"
@@ -56,7 +57,7 @@ def _plain(name: str, title: str, function: str, untimed: str = "") -> Contender
     return Contender(name, title, "plain", run, OPEN_TO_CLOSE, FSYNCED, untimed=untimed)
 
 
-CONTENDERS = {
+WRITERS = {
     contender.name: contender
     for contender in (
         _fio(FIO, "fio io_uring, O_DIRECT", "io_uring"),
@@ -82,3 +83,6 @@ CONTENDERS = {
         *PEERS,
     )
 }
+"""Who writes files here, for this library to be compared with."""
+
+CONTENDERS = WRITERS | {contender.name: contender for contender in INGEST}

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bench.harness.measurement import CannotRunError
-from bench.harness.meter import TICK_S, peak_rss_bytes, process_ticks
+from bench.harness.meter import family_cpu_s, family_peak_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
 Transport = Literal["tcp", "unix"]
 
@@ -35,12 +34,16 @@ PYTHON = [sys.executable, "-I" if sys.flags.isolated else "-P"]
 class Daemon:
     """`uringd serve` on `root`, from entering to leaving. `urls` has one URL for each transport.
 
+    `options` are more words for its command line.
     The Unix socket lies in a temporary directory of its own, because its path may have 107 bytes
     at the most. The daemon has a session of its own: Ctrl-C is for whoever started it to handle.
     """
 
-    def __init__(self, root: Path, transports: Sequence[Transport]) -> None:
+    def __init__(
+        self, root: Path, transports: Sequence[Transport], options: Sequence[str] = ()
+    ) -> None:
         self._root = root
+        self._options = options
         self._transports = transports
         self._scratch = tempfile.TemporaryDirectory(prefix="uringd-", ignore_cleanup_errors=True)
         self._log = Path(self._scratch.name) / "log"
@@ -56,12 +59,7 @@ class Daemon:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """End it, at once if `stop` was not called."""
         self._kill()
 
@@ -77,15 +75,14 @@ class Daemon:
             ) from exc
 
     def cpu_s(self) -> tuple[float, float]:
-        """User and system CPU seconds so far, with all its threads, io-wq workers too."""
+        """User and system CPU seconds so far, of all its workers, with io-wq's threads."""
         assert self._process is not None
-        _, user, system = process_ticks(self._process.pid)
-        return user * TICK_S, system * TICK_S
+        return family_cpu_s(self._process.pid)
 
     def peak_rss_bytes(self) -> int | None:
-        """Its peak resident memory so far."""
+        """Its peak resident memory so far, all workers together."""
         assert self._process is not None
-        return peak_rss_bytes(self._process.pid)
+        return family_peak_bytes(self._process.pid)
 
     def _start(self) -> None:
         if importlib.util.find_spec("uringd") is None:
@@ -93,6 +90,7 @@ class Daemon:
         socket = Path(self._scratch.name) / "s"
         urls = {"tcp": "tcp://127.0.0.1:0", "unix": f"unix://{socket}"}
         command = [*PYTHON, "-m", "uringd", "serve", "--root", str(self._root)]
+        command += self._options
         for transport in self._transports:
             command += ["--listen", urls[transport]]
         with self._log.open("wb") as log:

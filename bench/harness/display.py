@@ -28,6 +28,7 @@ class Display:
             for job in settings.jobs
             for cell in job.cells
             for name in job.contenders
+            if name not in cell.without
         ]
         self._result = result
         self._keys = keys

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bench.harness.acceptance import judge, markdown_lines, measured_text
+from bench.harness.acceptance import markdown_lines, measured_text
 from bench.harness.figures import figures_of
 from bench.harness.method import environment_lines
-from bench.harness.plot import PAGE_CACHE
 from bench.harness.remarks import remarks
-from bench.harness.tables import markdown_table, rich_table, sheets_of
+from bench.harness.suites import suite_of
+from bench.harness.tables import markdown_table, rich_table
 from bench.harness.units import rounds_text
 
 if TYPE_CHECKING:
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from bench.harness.jobs import Job
     from bench.harness.results import Result
 
-ACCEPTANCE = "acceptance"
-
 
 def blocks_of(result: Result, images: Mapping[str, str]) -> dict[str, str]:
     """Write a block of Markdown for the acceptance table and for each job that has runs."""
-    blocks = {ACCEPTANCE: _acceptance(result)}
+    blocks = {suite_of(result).acceptance: _acceptance(result)}
     for job in result.settings.jobs:
         if any(run.job == job.name for run in result.runs):
             blocks[job.name] = _job(result, job, images)
@@ -34,17 +32,17 @@ def blocks_of(result: Result, images: Mapping[str, str]) -> dict[str, str]:
 
 def _acceptance(result: Result) -> str:
     said = [" ".join(environment_lines(result.environment)), "", *_interrupted(result)]
-    return "\n".join([*said, *markdown_lines(judge(result))])
+    return "\n".join([*said, *markdown_lines(suite_of(result).judge(result))])
 
 
 def _job(result: Result, job: Job, images: Mapping[str, str]) -> str:
     said = result.environment
     origin = f"{rounds_text(result.settings.rounds)}, {said['date']}, commit {said['commit']}"
     lines = [f"**{job.title}** ({origin})", ""]
-    for name in (job.name, PAGE_CACHE):
-        if name in images and (name != PAGE_CACHE or job.name == "fresh"):
+    for name in suite_of(result).pictures_of(job):
+        if name in images:
             lines += [f"![{job.title}]({images[name]})", ""]
-    for sheet in sheets_of(result, job):
+    for sheet in suite_of(result).sheets(result, job):
         lines += markdown_table(sheet)
     lines += [f"- {remark}" for remark in remarks(result, job)]
     return "\n".join(lines)
@@ -58,7 +56,9 @@ def whole_text(result: Result, images: Mapping[str, str]) -> str:
     """Write a report of its own, method first."""
     blocks = blocks_of(result, images)
     method = [f"- {line}" for line in result.method]
-    parts = ["# A run of `make bench`", blocks.pop(ACCEPTANCE), "## Method", "\n".join(method)]
+    suite = suite_of(result)
+    judged = blocks.pop(suite.acceptance)
+    parts = [f"# A run of `{suite.command}`", judged, "## Method", "\n".join(method)]
     return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in blocks.items())]) + "\n"
 
 
@@ -66,7 +66,7 @@ def show(result: Result) -> None:
     """Print the tables and what to know beside them, and at last what was asked and is met."""
     console = Console()
     for job in result.settings.jobs:
-        sheets = sheets_of(result, job)
+        sheets = suite_of(result).sheets(result, job)
         if sheets:
             print(f"\n{job.name}: {job.title}")
         for sheet in sheets:
@@ -74,8 +74,8 @@ def show(result: Result) -> None:
             console.print(rich_table(sheet))
         for remark in remarks(result, job):
             print(f"- {remark}")
-    print("\nwhat is asked of uringio")
-    for verdict in judge(result):
+    print("\nwhat is asked, and what was measured")
+    for verdict in suite_of(result).judge(result):
         met = {True: "met", False: "NOT MET", None: "-"}[verdict.met]
         print(f"  {met:8}{measured_text(verdict.measured)}, {verdict.asked}: {verdict.figure}")
 
@@ -99,6 +99,6 @@ def derived(result: Result) -> dict[str, Any]:
             "met": verdict.met,
             "note": verdict.note,
         }
-        for verdict in judge(result)
+        for verdict in suite_of(result).judge(result)
     ]
     return {"figures": figures, "acceptance": verdicts}

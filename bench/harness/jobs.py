@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.harness import contenders as known
 from bench.harness.cell import Cell
-from bench.harness.contenders import CONTENDERS
+from bench.harness.contenders import WRITERS
 from bench.harness.units import GIB, KIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-Unit = Literal["MiB/s", "writes/s"]
-"""What a rate is given in: bytes where blocks are big, writes where each is a unit of work."""
+Unit = Literal["MiB/s", "writes/s", "uploads/s"]
+"""What a rate is given in: bytes where blocks are big, writes or uploads where each is work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """Cells that the same contenders write.
 
-    `over` names the references of ratios, the main one first.
+    `over` names the references of ratios, the main one first; `left_out` says what is not measured
+    and why.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Job:
     over: tuple[str, ...]
     contenders: tuple[str, ...]
     cells: tuple[Cell, ...]
+    left_out: str = ""
 
     def cell(self, name: str) -> Cell:
         """Find a cell by its name."""
@@ -45,9 +47,9 @@ def _depths(blocks: Iterable[tuple[int, int]], depths: Iterable[int]) -> tuple[C
     return tuple(Cell("fresh", size, block, depth) for block, size in blocks for depth in depths)
 
 
-LIBRARIES = tuple(name for name, found in CONTENDERS.items() if found.kind == "library")
-PLAIN = tuple(name for name, found in CONTENDERS.items() if found.kind == "plain")
-ABLATIONS = tuple(name for name, found in CONTENDERS.items() if found.kind == "without")
+LIBRARIES = tuple(name for name, found in WRITERS.items() if found.kind == "library")
+PLAIN = tuple(name for name, found in WRITERS.items() if found.kind == "plain")
+ABLATIONS = tuple(name for name, found in WRITERS.items() if found.kind == "without")
 REFERENCES = (known.FIO, known.OS_WRITE)
 
 
@@ -177,7 +179,7 @@ def select_jobs(
     found = []
     for job in jobs:
         contenders = tuple(name for name in job.contenders if not only or name in only)
-        cells = tuple(replace(cell, size_bytes=size_bytes or cell.size_bytes) for cell in job.cells)
+        cells = tuple(cell.of_size(size_bytes or cell.size_bytes) for cell in job.cells)
         if contenders and (not names or job.name in names):
             found.append(replace(job, contenders=contenders, cells=cells))
     return tuple(found)

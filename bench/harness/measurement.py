@@ -42,7 +42,7 @@ class Order:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         fields = json.loads(text)
-        return cls(**(fields | {"cell": Cell(**fields["cell"])}))
+        return cls(**(fields | {"cell": Cell.from_json(fields["cell"])}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class Measurement:
     the time around all of it. `user_s` and `system_s` are CPU seconds of the contender with its
     io-wq workers; `kworkers_s` those of kernel threads of the whole machine, None where they cannot
     be seen; `others_s` those of all other processes, which is the noise. `rss_bytes` is the peak.
-    `path` is the file to check; `facts` is what the contender says about itself.
+    `path` is the file to check, or nothing where the child has compared what it wrote itself: then
+    `wrong` says what was not as it should be. `facts` is what the contender says about itself.
     """
 
     seconds: float
@@ -65,6 +66,7 @@ class Measurement:
     rss_bytes: int | None
     path: str
     facts: dict[str, Any] = field(default_factory=dict)
+    wrong: str = ""
 
     @classmethod
     def of_this_process(

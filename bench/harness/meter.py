@@ -109,8 +109,43 @@ def kernel_thread_ticks() -> dict[int, int]:
 
 def process_ticks(pid: int) -> tuple[int, int, int]:
     """Parent, user ticks and system ticks of a process with all its threads (proc(5), stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _stat(pid)
     return int(fields[1]), int(fields[11]), int(fields[12])
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def family_of(pid: int) -> list[int]:
+    """Give a process and all its living descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found
+
+
+def family_cpu_s(pid: int) -> tuple[float, float]:
+    """User and system CPU seconds of a process, its living descendants, and those waited for."""
+    user = system = 0
+    for member in family_of(pid):
+        with contextlib.suppress(OSError):
+            fields = _stat(member)
+            user += int(fields[11]) + int(fields[13])
+            system += int(fields[12]) + int(fields[14])
+    return user * TICK_S, system * TICK_S
+
+
+def family_peak_bytes(pid: int) -> int | None:
+    """Add up the peaks of a process and its living descendants; pages they share count for each."""
+    peaks = [peak_rss_bytes(member) for member in family_of(pid)]
+    known = [peak for peak in peaks if peak is not None]
+    return sum(known) if known else None
 
 
 def peak_rss_bytes(pid: int | str = "self") -> int | None:

@@ -36,8 +36,12 @@ pwrite_many keeps as many writes in flight as the cell says, by a change from ou
 What is switched off: a ring that registers nothing; prctl(PR_SET_THP_DISABLE); a reservation that \
 does nothing; direct="never"; a ring that submits each operation by itself.
 """
-    lines = text.strip().splitlines()
-    lines += [f"{job.name}: {job.title} ({job_text(job)})." for job in settings.jobs]
+    return text.strip().splitlines() + who_and_what(settings)
+
+
+def who_and_what(settings: Settings) -> list[str]:
+    """Say of each job what is written, and of each contender what its time and its answer mean."""
+    lines = [f"{job.name}: {job.title} ({job_text(job)})." for job in settings.jobs]
     for name in settings.contenders():
         contender = CONTENDERS[name]
         lines.append(f"{name}: {contender.title}; time: {contender.timed}; {contender.durable}.")
@@ -46,7 +50,7 @@ does nothing; direct="never"; a ring that submits each operation by itself.
 
 def job_text(job: Job) -> str:
     """Say what a job writes, cell by cell or in short."""
-    if len(job.cells) <= TOLD_CELLS_MAX:
+    if len(job.cells) <= TOLD_CELLS_MAX or job.cells[0].pattern == "uploads":
         return "; ".join(map(cell_text, job.cells))
     blocks = _from_to([size_text(cell.block_bytes) for cell in job.cells])
     depths = _from_to([str(cell.depth) for cell in job.cells])
@@ -58,6 +62,10 @@ TOLD_CELLS_MAX = 3
 
 def cell_text(cell: Cell) -> str:
     """Say what is written: 2 GiB in blocks of 1 MiB, QD16."""
+    if cell.pattern == "uploads":
+        uploads = "1 upload" if cell.blocks == 1 else f"{cell.blocks:,} uploads"
+        connections = "1 connection" if cell.depth == 1 else f"{cell.depth} connections"
+        return f"{uploads} of {size_text(cell.block_bytes)} over {connections}"
     return (
         f"{size_text(cell.size_bytes)} in blocks of {size_text(cell.block_bytes)}, QD{cell.depth}"
     )

@@ -9,13 +9,16 @@ from bench.harness.plot_lines import draw_depths, draw_latencies
 from bench.harness.tables import CELLS_AS_ROWS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bench.harness.canvas import Canvas
     from bench.harness.jobs import Job
     from bench.harness.results import Result
 
 PAGE_CACHE = "page-cache"
+
+
+def picture_names(job: Job) -> list[str]:
+    """Name the pictures that belong to a job."""
+    return [job.name, *[PAGE_CACHE] * (job.name == "fresh")]
 
 
 def pictures(result: Result) -> dict[str, Canvas]:
@@ -32,15 +35,6 @@ def pictures(result: Result) -> dict[str, Canvas]:
         if job.name == "fresh" and any(run.cached_bytes is not None for run in runs):
             found[PAGE_CACHE] = draw_page_cache(result, job)
     return found
-
-
-def save_all(result: Result, folder: Path, suffix: str = ".svg") -> dict[str, Path]:
-    """Write the pictures into a folder; the result is where each one is."""
-    paths = {}
-    for name, canvas in pictures(result).items():
-        paths[name] = folder / f"{name}{suffix}"
-        canvas.save(paths[name])
-    return paths
 
 
 def _draw(result: Result, job: Job) -> Canvas:

@@ -55,7 +55,7 @@ def draw_page_cache(result: Result, job: Job) -> Canvas:
     canvas = Canvas(title_of(result, title), 8.5, 1.4 + ROW_INCHES * len(names))
     (axes,) = canvas.panels(1, 1)
     percent = [shares[name].times(100) for name in names]
-    _bars(axes, names, percent, [f"{share.median:.1f} %" for share in percent])
+    bars(axes, names, percent, [f"{share.median:.1f} %" for share in percent])
     axes.set_yticks(range(len(names)), [CONTENDERS[name].title for name in names])
     axes.set_xlim(0, 118)
     axes.set_xlabel("share of the file, in per cent (mincore)")
@@ -81,8 +81,8 @@ def _draw_ratios(
     spreads = [
         figures[name].over[main] if main else figures[name].rate.times(scale.rate) for name in here
     ]
-    labels = [_label(figures[name], main, scale.rate, scale.rate_digits) for name in here]
-    _bars(axes, here, spreads, labels, [names.index(name) for name in here])
+    labels = [label_of(figures[name], main, scale.rate, scale.rate_digits) for name in here]
+    bars(axes, here, spreads, labels, [names.index(name) for name in here])
     axes.set_xlim(0, max(spread.high for spread in spreads) * room)
     axes.set_title(cell_text(cell))
     if main:
@@ -92,18 +92,20 @@ def _draw_ratios(
         axes.set_xlabel(scale.rate_name)
 
 
-def _label(found: Figures, main: str | None, factor: float, digits: int) -> str:
+def label_of(found: Figures, main: str | None, factor: float, digits: int) -> str:
+    """Say a ratio with its rate, or the rate alone."""
     rate = f"{found.rate.median * factor:,.{digits}f}"
     return f"{found.over[main].median:.2f}  ({rate})" if main else rate
 
 
-def _bars(
+def bars(
     axes: Any,
     names: list[str],
     spreads: list[Spread],
     labels: list[str],
     rows: list[int] | None = None,
 ) -> None:
+    """Draw a bar with its whiskers and its label for each name."""
     where = rows if rows is not None else list(range(len(names)))
     medians = [spread.median for spread in spreads]
     below = [spread.median - spread.low for spread in spreads]

@@ -25,7 +25,7 @@ OTHER = 1 << 40
 
 def lay_out(target: Path, cell: Cell) -> None:
     """Make the file that is to be written into, and keep none of it in the page cache."""
-    if cell.pattern == "fresh":
+    if cell.pattern in {"fresh", "uploads"}:
         return
     blocks = aligned_blocks(
         cell, max(1, min(LAYOUT_BYTES_MAX, cell.size_bytes) // cell.block_bytes)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def remarks(result: Result, job: Job) -> list[str]:
     """Say who did not take part and why, what could not be had, and how noisy it was."""
     said = _missing(result, job)
+    said += [f"Not measured here: {job.left_out}."] * bool(job.left_out)
     found = {cell: figures_of(result, job, cell) for cell in job.cells}
     for cell, figures in found.items():
         where = f" ({cell.name})" if len(job.cells) > 1 else ""
         for name, figure in figures.items():
-            if figure.client_cpu is not None:
+            if figure.client_cpu is not None and cell.pattern != "uploads":  # there it is a column
                 spent = f"{figure.client_cpu.median:.2f} CPU s/GiB"
                 said.append(f"{name}{where}: the client used {spent}, with its start-up.")
     runs = [run for run in result.runs if run.job == job.name]

@@ -30,12 +30,13 @@ class ResultError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for."""
+    """What was asked for, of which suite (suites.py)."""
 
     rounds: int
     rest_timeout_s: float
     memory: Memory
     jobs: tuple[Job, ...]
+    suite: str = "library"
 
     def contenders(self) -> list[str]:
         """Name everybody who takes part in a job, each once."""
@@ -112,7 +113,7 @@ class Result:
 
 def _job(fields: dict[str, Any]) -> Job:
     names = {name: tuple(fields[name]) for name in ("over", "contenders")}
-    cells = tuple(Cell(**cell) for cell in fields["cells"])
+    cells = tuple(map(Cell.from_json, fields["cells"]))
     return Job(**(fields | names | {"cells": cells}))
 
 

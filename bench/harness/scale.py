@@ -1,4 +1,4 @@
-"""The units of a job's figures: bytes where blocks are big, writes where each is a unit of work."""
+"""The units of a job's figures: bytes where they are big, writes or uploads where each is work."""
 
 from __future__ import annotations
 
@@ -28,5 +28,8 @@ def scale_of(job: Job, cell: Cell) -> Scale:
     """Choose the units for a cell of a job."""
     if job.unit == "MiB/s":
         return Scale(1, "MiB/s", 0, 1, "CPU s/GiB", 2)
+    if job.unit == "uploads/s":
+        rate, cpu = MIB / cell.block_bytes, cell.block_bytes / GIB * 1e6
+        return Scale(rate, "uploads/s", 0, cpu, "CPU us/upload", 0)
     thousands = MIB / cell.block_bytes / 1000
     return Scale(thousands, "1,000 writes/s", 1, cell.block_bytes / GIB * 1e6, "CPU us/write", 1)

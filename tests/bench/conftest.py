@@ -19,6 +19,7 @@ importlib.import_module("bench.harness")
 sys.path.remove(str(ROOT))
 
 from bench.harness.cell import Cell  # noqa: E402
+from bench.harness.ingest.jobs import ingest_jobs  # noqa: E402
 from bench.harness.jobs import all_jobs  # noqa: E402
 from bench.harness.measurement import Measurement  # noqa: E402
 from bench.harness.results import Result, Run, Settings  # noqa: E402
@@ -60,8 +61,10 @@ def make_result() -> MakeResult:
         **changes: Any,
     ) -> Result:
         rounds = max((len(values) for values in seconds.values()), default=0)
-        made = replace(all_jobs(quick=False)[job], contenders=tuple(seconds), cells=(cell,))
-        settings = Settings(rounds, 10.0, "in-use", (made,))
+        suites = {"library": all_jobs(quick=False), "ingest": ingest_jobs(quick=False)}
+        (suite,) = (name for name, jobs in suites.items() if job in jobs)
+        made = replace(suites[suite][job], contenders=tuple(seconds), cells=(cell,))
+        settings = Settings(rounds, 10.0, "in-use", (made,), suite)
         runs = [
             Run(number, 0, job, cell.name, name, True, cached_bytes, _measurement(value, changes))
             for name, values in seconds.items()

@@ -7,6 +7,9 @@ import sys
 from bench.harness.meter import (
     Meter,
     Usage,
+    family_cpu_s,
+    family_of,
+    family_peak_bytes,
     kernel_thread_ticks,
     machine_ticks,
     peak_rss_bytes,
@@ -42,3 +45,39 @@ def test_the_peak_of_a_process_that_is_gone_is_not_known() -> None:
     child.wait()
     assert peak_rss_bytes(child.pid) is None
     assert (peak_rss_bytes() or 0) > 1 << 20
+
+
+def test_a_family_is_a_process_with_its_children_and_what_the_dead_ones_used() -> None:
+    code = """
+import os, signal, time
+while time.process_time() < 0.05: pass
+if not os.fork():
+    while time.process_time() < 0.1: pass
+    os._exit(0)
+os.wait()
+child = os.fork()
+if not child:
+    signal.pause()
+print("ready", flush=True)
+input()
+os.kill(child, 9)
+os.wait()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-IS", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        assert len(family_of(parent.pid)) == 2
+        user_s, system_s = family_cpu_s(parent.pid)
+        assert user_s + system_s >= 0.1
+        peak, own = family_peak_bytes(parent.pid), peak_rss_bytes(parent.pid)
+        assert peak is not None
+        assert own is not None
+        assert peak > own
+        parent.communicate("\n", timeout=30)
+    assert family_peak_bytes(parent.pid) is None

@@ -10,7 +10,7 @@ import pytest
 
 from bench.harness.canvas import DARK, with_dark_style
 from bench.harness.cell import Cell
-from bench.harness.plot import save_all
+from bench.harness.suites import save_pictures
 from tests.bench.conftest import CELL
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ UNSEEN = {"#1f77b4"}
 
 def draw(result: Result, folder: Path) -> dict[str, str]:
     pytest.importorskip("matplotlib", reason="matplotlib (the bench extra) is missing")
-    return {name: path.read_text() for name, path in save_all(result, folder).items()}
+    return {name: path.read_text() for name, path in save_pictures(result, folder).items()}
 
 
 def check_colours(svg: str) -> None:

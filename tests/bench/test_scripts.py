@@ -1,4 +1,4 @@
-"""run.py, report.py and demo.py as make runs them: small, whole, and what they leave."""
+"""run.py, ingest.py, report.py and demo.py as make runs them: small, whole, and what they leave."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.harness.document import ACCEPTANCE
-from bench.harness.jobs import all_jobs
+from bench.harness.suites import SUITES
 from tests.bench.conftest import LONG, PYTHON, ROOT
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def bench(script: Script, tmp_path: Path) -> Bench:
     return run
 
 
-@pytest.mark.parametrize("name", ["run.py", "report.py", "demo.py"])
+@pytest.mark.parametrize("name", ["run.py", "ingest.py", "report.py", "demo.py"])
 def test_help_teaches(script: Script, name: str) -> None:
     done = script(name, "--help")
     assert done.returncode == 0
@@ -68,6 +67,25 @@ def test_jobs_are_measured_checked_and_reported(bench: Bench, tmp_path: Path) ->
     report = (tmp_path / "result" / "report.md").read_text()
     assert "## random" in report
     assert "| figure | asked | measured | |" in report
+
+
+def test_uploads_are_measured_compared_and_reported(script: Script, tmp_path: Path) -> None:
+    disk, result = tmp_path / "disk", tmp_path / "result.json"
+    disk.mkdir()
+    words = [*TINY[2:], "--size", "2MiB", "--dir", disk, "--json", result, "--jobs", "2g,4k"]
+    done = script("ingest.py", *words, "--only", "recv-fsync", "--only", "files-loop")
+    assert done.returncode == 0, done.stderr
+    assert list(disk.iterdir()) == []
+    document = json.loads(result.read_text())
+    assert document["settings"]["suite"] == "ingest"
+    cells = {(run["cell"], run["contender"]) for run in document["runs"]}
+    assert ("2 MiB x1", "recv-fsync") in cells
+    assert ("4 KiB x256", "recv-fsync") in cells
+    assert "4k/4 KiB x64/files-loop" in document["checked"]
+    assert "512 uploads of 4 KiB over 64 connections" in done.stdout
+    report = (tmp_path / "result" / "report.md").read_text()
+    assert report.startswith("# A run of `make bench-ingest`")
+    assert "| recv + os.write + fsync | yes |" in report
 
 
 @needs_fio
@@ -142,7 +160,7 @@ def test_a_report_is_pictures_and_a_block_for_each_job(
     result = tmp_path / "result.json"
     make_result({"fio": [1.0, 1.1], "os-write": [2.0, 2.1]}).save(result, {})
     readme = tmp_path / "README.md"
-    names = (ACCEPTANCE, "fresh", "random")
+    names = (SUITES["library"].acceptance, "fresh", "random")
     markers = [f"<!-- figures: {name} -->\nold\n<!-- /figures: {name} -->\n" for name in names]
     readme.write_text("before\n" + "".join(markers) + "after\n")
     done = script("report.py", result, "-o", tmp_path / "report", "--into", readme)
@@ -159,9 +177,10 @@ def test_a_report_is_pictures_and_a_block_for_each_job(
 
 def test_the_readme_has_a_block_for_every_job() -> None:
     text = (ROOT / "bench/README.md").read_text()
-    for name in (ACCEPTANCE, *all_jobs(quick=False)):
-        assert text.count(f"<!-- figures: {name} -->") == 1
-        assert text.count(f"<!-- /figures: {name} -->") == 1
+    for suite in SUITES.values():
+        for name in (suite.acceptance, *suite.jobs(False)):
+            assert text.count(f"<!-- figures: {name} -->") == 1
+            assert text.count(f"<!-- /figures: {name} -->") == 1
 
 
 def test_a_file_that_is_no_result_is_one_sentence(script: Script, tmp_path: Path) -> None:

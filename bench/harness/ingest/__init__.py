@@ -1,0 +1,1 @@
+"""Uploads to servers: uringd beside others, under the same load, durable or not said for each."""
