@@ -35,10 +35,10 @@ def draw_depths(result: Result, job: Job) -> Canvas:
         theirs = {depth: each[main] for depth, each in found.items() if main in each}
         nudge = 1 + 0.03 * (index - (len(blocks) - 1) / 2)
         over = {depth: each.over[main] for depth, each in mine.items() if main in each.over}
-        _line(ratios, over, index, nudge)
+        line(ratios, over, index, nudge)
         label = f"{size_text(block)} blocks"
-        handles.append(_line(rates, _rates(mine), index, nudge, label=label))
-        _line(rates, _rates(theirs), index, nudge, dashed=True)
+        handles.append(line(rates, _rates(mine), index, nudge, label=label))
+        line(rates, _rates(theirs), index, nudge, dashed=True)
     for axes in (ratios, rates):
         axes.set_xscale("log", base=2)
         axes.set_xticks(depths, [str(depth) for depth in depths])
@@ -72,7 +72,7 @@ def draw_latencies(result: Result, job: Job) -> Canvas:
             points = {float(i): found.latency_us[p] for i, p in enumerate(names)}
             shift = 0.06 * (index - (len(known) - 1) / 2)
             moved = {where + shift: spread for where, spread in points.items()}
-            handles[name] = _line(axes, moved, index, 1, label=CONTENDERS[name].title)
+            handles[name] = line(axes, moved, index, 1, label=CONTENDERS[name].title)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
@@ -89,7 +89,7 @@ def _rates(found: dict[int, Figures]) -> dict[int, Spread]:
     return {depth: figures.rate for depth, figures in found.items()}
 
 
-def _line(
+def line(
     axes: Any,
     points: dict[int, Spread] | dict[float, Spread],
     index: int,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +18,7 @@ from bench.harness.suites import SUITES
 from tests.bench.conftest import LONG, PYTHON, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from tests.bench.conftest import MakeResult, Script
@@ -130,27 +131,41 @@ def test_a_disk_that_is_too_small_is_said_to_be(script: Script, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interruption_keeps_what_is_whole_and_leaves_no_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "job", "contender"),
+    [("run.py", "fresh", "os-write"), ("ingest.py", "4k", "recv-fsync")],
+)
+def test_an_interruption_keeps_what_is_whole_and_leaves_no_files_and_no_servers(
+    tmp_path: Path, name: str, job: str, contender: str
+) -> None:
     disk, result = tmp_path / "disk", tmp_path / "result.json"
     disk.mkdir()
-    words = [*PYTHON, str(ROOT / "bench/run.py"), *TINY, "--rounds", "1000", "--jobs", "fresh"]
-    words += ["--only", "os-write", "--dir", str(disk), "--json", str(result)]
+    words = [*PYTHON, str(ROOT / "bench" / name), *TINY, "--rounds", "1000", "--jobs", job]
+    words += ["--size", "1MiB"] * (name == "ingest.py")
+    words += ["--only", contender, "--dir", str(disk), "--json", str(result)]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         measured = 0
-        while measured < 2 and (line := process.stderr.readline()):
-            measured += line.startswith("fresh")
+        while measured < 6 and (line := process.stderr.readline()):
+            measured += line.startswith(job)
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=LONG)
     assert process.returncode == 130, complained
     assert "interrupted: what is whole is kept" in complained
-    assert "fresh: Fresh file" in said
+    assert f"{job}: " in said
     document = json.loads(result.read_text())
     assert document["interrupted"]
     assert 1 <= len(document["runs"]) < 1000
     assert list(disk.iterdir()) == []
+    assert not [words for words in command_lines() if str(disk) in words]
+
+
+def command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may end while we look
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 @needs_matplotlib

@@ -49,10 +49,21 @@ def _starlette(order: Order, fsync: str) -> Measurement:
     return measure_load(order, server, root, lambda objects: PutLoad.prepare(port, objects))
 
 
+def tus_synced(order: Order) -> Measurement:
+    """Measure tuspyserver with its storage that fsyncs the data of every PATCH."""
+    return _tus(order, "1")
+
+
 def tus(order: Order) -> Measurement:
-    """Measure tuspyserver, uploaded to by tuspy in as many threads as there are connections."""
+    """Measure tuspyserver as it comes."""
+    return _tus(order, "0")
+
+
+def _tus(order: Order, fsync: str) -> Measurement:
+    """Upload by tuspy, in as many threads as there are connections."""
     root = folder_of(order)
-    server = uvicorn(order, root, "tus_server", ["tuspyserver", "tusclient"], {})
+    modules = ["tuspyserver", "tusclient"]
+    server = uvicorn(order, root, "tus_server", modules, {"INGEST_FSYNC": fsync})
 
     @contextlib.contextmanager
     def prepare(objects: Objects) -> Iterator[Run]:

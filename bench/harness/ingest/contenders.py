@@ -17,11 +17,12 @@ NGINX_ONE, NGINX_ONE_SYNCED = "nginx-one", "nginx-one-synced"
 WRK = "nginx-wrk"
 RSYNC = "rsync"
 STARLETTE, STARLETTE_SYNCED = "starlette", "starlette-synced"
-TUS = "tus"
+TUS, TUS_SYNCED = "tus", "tus-synced"
 
 PUT = "first byte to last answer; HTTP PUT by our own generator (one thread, epoll, sendfile)"
 CLIENT = "first CREATE to last receipt; uringd's own client, all connections in one process"
 REQUESTS = "first request to last receipt; uringd's own client, put_many, all in one process"
+PATCHES = "first POST to last answer; a thread of tuspy for each connection, 64 MiB a PATCH"
 FEWER = "it has a connection for every 64 of the cell's, and one at the least"
 PUBLISHED = "file fsynced, renamed, directory fsynced"
 FSYNCED = "file fsynced, its name not"
@@ -103,12 +104,6 @@ INGEST = (
     ),
     _server(STARLETTE_SYNCED, "Starlette on uvicorn, fsync", "asgi:starlette_synced", FSYNCED),
     _server(STARLETTE, "Starlette on uvicorn, no fsync", "asgi:starlette", NOTHING),
-    _server(
-        TUS,
-        "tuspyserver, by tuspy",
-        "asgi:tus",
-        NOTHING,
-        timed="first POST to last answer; a thread of tuspy for each connection, 64 MiB a PATCH",
-        note="it writes through the page cache and syncs no data",
-    ),
+    _server(TUS_SYNCED, "tuspyserver, LocalFileStorage", "asgi:tus_synced", FSYNCED, timed=PATCHES),
+    _server(TUS, "tuspyserver, as it comes", "asgi:tus", NOTHING, timed=PATCHES),
 )

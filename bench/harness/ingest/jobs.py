@@ -38,6 +38,7 @@ BIG = Job(
         known.RSYNC,
         known.STARLETTE_SYNCED,
         known.STARLETTE,
+        known.TUS_SYNCED,
         known.TUS,
     ),
     (),
@@ -56,7 +57,7 @@ LARGE = Job(
         known.NGINX_SYNCED,
         known.RSYNC,
         known.STARLETTE_SYNCED,
-        known.TUS,
+        known.TUS_SYNCED,
     ),
     (),
     "1 connection: as with 2 GiB; 64 and 256: 4 and 16 GiB a run; rsync and tuspyserver at 16, "
@@ -108,7 +109,7 @@ TINY = Job(
     "Uploads of 4 KiB",
     "uploads/s",
     (known.LOOP, known.WRK),
-    (*SMALL.contenders, known.TUS),
+    (*SMALL.contenders, known.TUS_SYNCED),
     (),
     "those who are not beside us at every number of connections, for time's sake; tuspyserver but "
     "at 1, where it takes several ms for each",
@@ -122,7 +123,7 @@ def ingest_jobs(*, quick: bool) -> dict[str, Job]:
         _with(
             LARGE,
             _cell(LARGE, 64 * MIB, 4, 4 if quick else 8),
-            *[_cell(LARGE, 64 * MIB, 16, 16, {known.RSYNC, known.TUS})] * (not quick),
+            *[_cell(LARGE, 64 * MIB, 16, 16, {known.RSYNC, known.TUS_SYNCED})] * (not quick),
         ),
         _with(
             MEDIUM,
@@ -136,13 +137,13 @@ def ingest_jobs(*, quick: bool) -> dict[str, Job]:
         _with(SMALL, _cell(SMALL, 64 * KIB, 64, 1024 if quick else 2048)),
         _with(
             TINY,
-            _cell(TINY, 4 * KIB, 1, 512, TINY_ASIDE - {known.TUS, known.RSYNC}),
+            _cell(TINY, 4 * KIB, 1, 512, TINY_ASIDE - {known.RSYNC}),
             *[
-                _cell(TINY, 4 * KIB, connections, 2048, {*TINY_ASIDE, known.TUS})
+                _cell(TINY, 4 * KIB, connections, 2048, {*TINY_ASIDE, known.TUS_SYNCED})
                 for connections in ((4, 16) if not quick else ())
             ],
-            _cell(TINY, 4 * KIB, 64, 2048, {known.TUS}),
-            *[_cell(TINY, 4 * KIB, 256, 2048, {*TINY_ASIDE, known.TUS})] * (not quick),
+            _cell(TINY, 4 * KIB, 64, 2048, {known.TUS_SYNCED}),
+            *[_cell(TINY, 4 * KIB, 256, 2048, {*TINY_ASIDE, known.TUS_SYNCED})] * (not quick),
         ),
     )
     return {job.name: job for job in jobs}

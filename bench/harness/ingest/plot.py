@@ -20,7 +20,8 @@ from bench.harness.contenders import CONTENDERS
 from bench.harness.figures import figures_of
 from bench.harness.ingest.tables import MILLISECOND_US
 from bench.harness.method import cell_text
-from bench.harness.plot_bars import BAR, LABEL_ROOM, bars
+from bench.harness.plot_bars import BAR, bars
+from bench.harness.plot_lines import line
 from bench.harness.scale import scale_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 COST = "-cost"
 """What the name of the second picture ends in."""
 COSTS = (("server", OURS), ("kernel threads", PLAIN), ("client", LIBRARY))
+CONNECTIONS = "-connections"
+"""... and of the third, where there are lines to draw."""
+LINE_CELLS_MIN = 3
+"""Cells that a contender has to be in for a line."""
 PANEL_INCHES = 5.2
+ROOM = 1.25
+"""Axes are so much longer than the longest bar: its label stands behind it."""
 NOT_DURABLE = " (not durable)"
 MARK = 7.0
 """Points of the mark at a p99."""
@@ -40,11 +47,11 @@ MARK = 7.0
 
 def picture_names(job: Job) -> list[str]:
     """Name the pictures that belong to a job."""
-    return [job.name, job.name + COST]
+    return [job.name, job.name + COST, job.name + CONNECTIONS]
 
 
 def pictures(result: Result) -> dict[str, Canvas]:
-    """Draw two for every job that has runs. Raises CannotRunError where there is no matplotlib."""
+    """Draw all of every job that has runs. Raises CannotRunError where there is no matplotlib."""
     found: dict[str, Canvas] = {}
     for job in result.settings.jobs:
         figures = {cell: figures_of(result, job, cell) for cell in job.cells}
@@ -52,11 +59,16 @@ def pictures(result: Result) -> dict[str, Canvas]:
         if known:
             found[job.name] = _draw_rates(result, job, known)
             found[job.name + COST] = _draw_costs(result, job, known)
+        if len(known) >= LINE_CELLS_MIN:
+            found[job.name + CONNECTIONS] = _draw_connections(result, job, known)
     return found
 
 
 def _draw_rates(result: Result, job: Job, known: dict[Cell, CellFigures]) -> Canvas:
-    """Draw a panel of rates for each cell."""
+    """Draw a panel of rates for each cell; of many cells the one that most took part in."""
+    if len(known) >= LINE_CELLS_MIN:
+        fullest = _fullest(known)
+        known = {fullest: known[fullest]}
     names = _names(job, known)
     canvas, panels = _canvas(result, job.title, names, len(known))
     for axes, (cell, figures) in zip(panels, known.items(), strict=True):
@@ -65,7 +77,7 @@ def _draw_rates(result: Result, job: Job, known: dict[Cell, CellFigures]) -> Can
         spreads = [figures[name].rate.times(scale.rate) for name in here]
         labels = [f"{spread.median:,.{scale.rate_digits}f}" for spread in spreads]
         bars(axes, here, spreads, labels, [names.index(name) for name in here])
-        axes.set_xlim(0, max(spread.high for spread in spreads) * LABEL_ROOM)
+        axes.set_xlim(0, max(spread.high for spread in spreads) * ROOM)
         axes.set_title(cell_text(cell))
         axes.set_xlabel(scale.rate_name)
     canvas.kind_legend(CONTENDERS[name].kind for name in reversed(names))
@@ -74,7 +86,7 @@ def _draw_rates(result: Result, job: Job, known: dict[Cell, CellFigures]) -> Can
 
 def _draw_costs(result: Result, job: Job, known: dict[Cell, CellFigures]) -> Canvas:
     """Draw CPU and latency in the cell that most took part in."""
-    cell = max(known, key=lambda cell: len(known[cell]))
+    cell = _fullest(known)
     figures = known[cell]
     names = _names(job, {cell: figures})
     canvas, panels = _canvas(result, f"{job.title}: {cell_text(cell)}", names, 2)
@@ -120,13 +132,49 @@ def _draw_commits(axes: Any, figures: CellFigures, names: list[str]) -> None:
         axes.plot([low, high], [row, row], color=colour, linewidth=MARK, solid_capstyle="butt")
         axes.plot([low], [row], marker="|", color=INK, markersize=MARK * 1.6)
         axes.annotate(
-            f"{low:.3g} - {high:.3g}", (high, row), (5, 0), textcoords="offset points", va="center"
+            f"{_brief(low)} - {_brief(high)}",
+            (high, row),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
         )
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.4)
-    axes.set_title("milliseconds, p50 to p99, of a commit (bench/README.md says which)")
+    axes.set_title("commit in ms: p50 to p99")
     axes.grid(axis="x", color=FAINT, linewidth=0.6)
+
+
+def _draw_connections(result: Result, job: Job, known: dict[Cell, CellFigures]) -> Canvas:
+    """Draw rates by the number of connections, a line for each contender that has some."""
+    canvas = Canvas(title_of(result, job.title), 8.5, 4.6)
+    (axes,) = canvas.panels(1, 1)
+    scale = scale_of(job, next(iter(known)))
+    handles: list[Any] = []
+    for name in job.contenders:
+        found = {cell.depth: figures[name] for cell, figures in known.items() if name in figures}
+        if len(found) >= LINE_CELLS_MIN:
+            rates = {depth: each.rate.times(scale.rate) for depth, each in found.items()}
+            nudge = 1 + 0.02 * len(handles)
+            handles.append(line(axes, rates, len(handles), nudge, label=CONTENDERS[name].title))
+    depths = sorted(cell.depth for cell in known)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.minorticks_off()
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+    axes.set_xlabel("connections")
+    axes.set_title(scale.rate_name)
+    axes.grid(color=FAINT, linewidth=0.6)
+    canvas.legend(handles, 2)
+    return canvas
+
+
+def _fullest(known: dict[Cell, CellFigures]) -> Cell:
+    return max(known, key=lambda cell: len(known[cell]))
+
+
+def _brief(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.2g}"
 
 
 def _canvas(result: Result, title: str, names: list[str], columns: int) -> tuple[Canvas, list[Any]]:
