@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     Begin = Callable[[], None]
     Run = Callable[[Begin], "Load"]
 
+LOAD_TIMEOUT_S = 240.0
+"""What hangs must not cost a run of half an hour; the slowest uploads 2 GiB in a quarter of it."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.harness.ingest.load import Load, measure_load
+from bench.harness.ingest.load import LOAD_TIMEOUT_S, Load, measure_load
 from bench.harness.ingest.objects import begin_of
 from bench.harness.ingest.plain import folder_of
 from bench.harness.ingest.server import HOST, Server, free_port, program
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 INSTALL = "apt-get install rsync"
 POLL_S = 0.1
-LOAD_TIMEOUT_S = 300.0
 CONFIGURATION = """
 pid file = {scratch}/pid
 lock file = {scratch}/lock

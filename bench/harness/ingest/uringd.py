@@ -17,7 +17,7 @@ import anyio
 
 from bench.harness.content import stamp
 from bench.harness.daemon import Daemon, Transport
-from bench.harness.ingest.load import Load, measure_load
+from bench.harness.ingest.load import LOAD_TIMEOUT_S, Load, measure_load
 from bench.harness.ingest.plain import folder_of
 from bench.harness.measurement import CannotRunError
 from uringd.client import connect
@@ -115,7 +115,7 @@ async def _upload_all(url: str, objects: Objects, way: Way, begin: Begin) -> Loa
     numbers = iter(range(objects.count))
     count = -(-objects.connections // PIPELINE) if way.pipelined else objects.connections
     try:
-        async with _clients(url, count, way.through) as clients:
+        async with _clients(url, count, way.through) as clients, _in_time():
             begin()
             began = time.perf_counter_ns()
             async with anyio.create_task_group() as tasks:
@@ -125,6 +125,15 @@ async def _upload_all(url: str, objects: Objects, way: Way, begin: Begin) -> Loa
     except* ClientError as group:
         raise CannotRunError(str(_first(group))) from group
     return Load((end - began) / 1e9, commits_ns)
+
+
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        with anyio.fail_after(LOAD_TIMEOUT_S):
+            yield
+    except TimeoutError as exc:
+        raise CannotRunError(f"was not done after {LOAD_TIMEOUT_S:.0f} s") from exc
 
 
 @contextlib.asynccontextmanager
