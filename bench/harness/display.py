@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.harness.pace import Pace, time_text
+from bench.harness.scale import Scale, scale_of
 from bench.harness.units import MIB
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Display:
         self._pace = Pace(keys, settings.rounds)
         self._key = ("", "", "")
         self._megabytes = 0.0
+        self._scale = Scale(1, "MiB/s", 0, 1, "CPU s/GiB", 2)
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description:42}"),
@@ -69,6 +71,7 @@ class Display:
         """Show what is being measured."""
         self._key = (job.name, cell.name, name)
         self._megabytes = cell.size_bytes / MIB
+        self._scale = scale_of(job, cell)
         self.say(f"{number + 1}/{self._result.settings.rounds} {job.name} {cell.name} {name}")
         self._pace.begin()
 
@@ -84,7 +87,10 @@ class Display:
         self._progress.update(
             self._task, completed=self._pace.done, total=self._pace.total, left=left
         )
-        what = "cannot" if run is None else f"{self._megabytes / run.measurement.seconds:.0f} MiB/s"
+        what = "cannot"
+        if run is not None:
+            rate = self._megabytes / run.measurement.seconds * self._scale.rate
+            what = f"{rate:.{self._scale.rate_digits}f} {self._scale.rate_name}"
         count = f"{self._pace.done} of {self._pace.total}"
-        line = f"{job:9} {cell:14} {name:18} {what:>11}  ({count}, {left})"
+        line = f"{job:9} {cell:14} {name:18} {what:>19}  ({count}, {left})"
         self._console.print(line, highlight=False, soft_wrap=True)
