@@ -7,6 +7,7 @@ alive and unmoved while an operation is in flight.
 from uringio._ring import operations
 from uringio._ring.features import RingFeatures
 from uringio._ring.increment import Increment, Slot
+from uringio._ring.libc import file_system_type
 from uringio._ring.many import Many
 from uringio._ring.operations import Opcode, Operation
 from uringio._ring.pool import BufferPool, default_slots
@@ -45,6 +46,7 @@ __all__ = [
     "WriteBehind",
     "choose_sizes",
     "default_slots",
+    "file_system_type",
     "open_file",
     "operations",
     "publish_steps",

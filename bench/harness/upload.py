@@ -1,4 +1,4 @@
-"""Uploads to a uringd on the same disk: over TCP and over a Unix socket.
+"""Uploads to a uringd on the same disk: over TCP, over a Unix socket, and by shared memory.
 
 Each measurement has a daemon of its own, so that its peak memory is that of one upload. What is
 counted as CPU is the daemon's; the client's is among the facts. The source is read once before, so
@@ -32,7 +32,27 @@ def over_unix(order: Order) -> Measurement:
     return _upload(order, "unix")
 
 
-def _upload(order: Order, transport: Transport) -> Measurement:
+def by_copy(order: Order) -> Measurement:
+    """Upload through memory of the client's that the server copies out of."""
+    return _upload(order, "unix", "copy")
+
+
+def by_sealed(order: Order) -> Measurement:
+    """Upload through memory of the client's that is sealed, and written from where it is."""
+    return _upload(order, "unix", "sealed")
+
+
+def by_slab(order: Order) -> Measurement:
+    """Upload through memory of the server's that the client fills, its checksums not looked at."""
+    return _upload(order, "unix", "slab")
+
+
+def by_slab_read_back(order: Order) -> Measurement:
+    """Do as `by_slab`, with every chunk read back from the disk and compared."""
+    return _upload(order, "unix", "slab", "--read-back")
+
+
+def _upload(order: Order, transport: Transport, way: str = "socket", *options: str) -> Measurement:
     root = Path(order.directory) / "root"
     root.mkdir(mode=0o700)
     source = Path(order.source)
@@ -42,7 +62,11 @@ def _upload(order: Order, transport: Transport) -> Measurement:
         before = daemon.cpu_s()
         meter.start()
         put = subprocess.run(
-            [*put_command(source, daemon.urls[transport], NAME), "--quiet"],
+            [
+                *put_command(source, daemon.urls[transport], NAME),
+                *("--quiet", "--transport", way),
+                *options,
+            ],
             capture_output=True,
             text=True,
             check=False,

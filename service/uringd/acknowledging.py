@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uringd.v1 import uringd_pb2 as pb
-from uringd.wire import ReceiveCredit
+from uringd.wire import RANGES_MAX, ReceiveCredit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ class Acknowledgements:
         self._wake = wake
         self._due: dict[int, int] = {}
         self._due_slots = 0
+        self._released: list[int] = []
 
     @property
     def granted(self) -> int:
@@ -38,9 +39,14 @@ class Acknowledgements:
         """Count a DATA frame. Raises RemoteProtocolError (CREDIT_EXCEEDED)."""
         self._credit.consume()
 
-    def give_back(self, handle: int) -> None:
-        """Give back one slot's credit with the next ACK of an upload."""
+    def give_back(self, handle: int, place: int | None = None) -> None:
+        """Give back one slot's credit with the next ACK of an upload.
+
+        `place` is where in attached memory the chunk lay: the client may use it again.
+        """
         self._credit.release()
+        if place is not None:
+            self._released.append(place)
         self._due[handle] = self._due.get(handle, 0) + 1
         self._due_slots += 1
         # Few frames for many chunks: but not while the client has no credit at all, and at the
@@ -60,8 +66,14 @@ class Acknowledgements:
     ) -> Iterator[tuple[int, pb.Ack]]:
         """Yield the ACKs that are due, each with its handle: one for each upload that has news."""
         due, self._due, self._due_slots = self._due, {}, 0
+        released, self._released = self._released, []
+        for begin in range(RANGES_MAX, len(released), RANGES_MAX):
+            more = released[begin : begin + RANGES_MAX]
+            yield 0, pb.Ack(instance_id=instance_id, released=more)
+        del released[RANGES_MAX:]
         for handle, credit in due.items():
-            ack = pb.Ack(instance_id=instance_id, credit=credit)
+            ack = pb.Ack(instance_id=instance_id, credit=credit, released=released)
+            released = []
             upload = upload_of(handle)
             if upload is None:
                 yield 0, ack  # an upload that has ended has no positions: credit only

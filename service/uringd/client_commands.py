@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "socket", "copy", "sealed", "slab"]),
     default="auto",
     show_default=True,
-    help="How the bytes travel; the last three are for shared memory.",
+    help="How the bytes travel; the last three are by shared memory, over a Unix socket. "
+    "auto: copy where it can be had.",
+)
+@click.option(
+    "--read-back",
+    is_flag=True,
+    help="With --transport slab: acknowledge only what was read from the disk again.",
 )
 @click.option(
     "--resume",
@@ -67,6 +73,8 @@ def put(file: str, url: Url, **options: Any) -> None:
         raise click.UsageError("--name is empty: give a name, or leave --name out")
     if file == "-" and not options["name"] and not options["resume"]:
         raise click.UsageError("standard input has no name: give --name NAME")
+    if options["read_back"] and options["transport"] != "slab":
+        raise click.UsageError("--read-back is for --transport slab")
     options["token"] = read_token(options.pop("token_file"))
     run(lambda: putting.put(file, url, putting.Options(**options)))
 

@@ -36,6 +36,8 @@ BOUNDS: dict[str, tuple[Any, Any]] = {
     "connections_max": (1, 1_000_000),
     "uploads_per_connection_max": (1, 65_536),
     "credit_per_connection": (1, 16_384),
+    "slab_bytes_per_connection": (0, 1 << 30),
+    "slab_bytes_max": (0, 1 << 40),
     "uploads_max": (1, 100_000_000),
     "spool_bytes_max": (1, OFFSET_MAX),
     "upload_expiry_s": (3600.0, 1e9),
@@ -75,6 +77,13 @@ class Settings:
     credit_per_connection: int = 8
     """Chunks one connection may have on their way: enough to keep the disk busy while one is
     received, few enough that two greedy connections leave slots for a third."""
+
+    slab_bytes_per_connection: int = 16 << 20
+    """What one connection's slab may have, in whole slots: its credit's worth at the defaults. The
+    kernel registers 1 GiB at a time at the most."""
+    slab_bytes_max: int = 128 << 20
+    """What all slabs together may have: eight clients at the defaults. It is locked memory, beside
+    the pool's; 0, or less than a slot, offers none."""
 
     uploads_max: int = 10_000
     """Unfinished uploads in all, suspended ones too: each is a spool file and a row."""

@@ -7,11 +7,13 @@ chunk is judged and submitted under a lock, so that two that overlap never both 
 from __future__ import annotations
 
 import errno
+import mmap
 from typing import TYPE_CHECKING
 
 import trio
 
 from uringd.config import ALIGNMENT_BYTES
+from uringd.reading_back import start_read_back
 from uringd.upload_errors import UploadError, failed, fenced
 from uringd.wire import (
     RANGES_MAX,
@@ -137,13 +139,17 @@ class Filling:
         length: int,
         crc32c: int,
         on_done: Callable[[Slot], None],
+        read_back: Slot | None = None,
     ) -> None:
         """Take a received and verified chunk: it is written in the background.
 
         `on_done(slot)` is called once, when the slot is free to be given back. Raises UploadError,
-        and the slot stays the caller's. Whether `hold` is fenced, and whether the file is still
-        open, is looked at under the lock: who fences or closes has it too, so that no byte of a
-        fenced session comes after, and none goes to a file that got this one's descriptor.
+        and the slot stays the caller's. With memory to `read_back` into, the chunk counts as
+        written, for every promise that rests on it, once the file has given it back with the
+        checksum that was said; another one breaks the upload. Whether `hold` is fenced, and whether
+        the file is still open, is looked at under the lock: who fences or closes has it too, so
+        that no byte of a fenced session comes after, and none goes to a file that got this one's
+        descriptor.
         """
         try:  # unlike `async with`, without a scheduler pass where the lock is free
             self.lock.acquire_nowait()
@@ -163,16 +169,34 @@ class Filling:
                 return
             await self._reserve(offset + length)
             self.check()  # another write may have failed meanwhile
-            self._submit(slot, offset, length, crc32c, on_done)
+            self._submit(slot, offset, length, crc32c, on_done, read_back)
         finally:
             self.lock.release()
 
     def _submit(
-        self, slot: Slot, offset: int, length: int, crc32c: int, on_done: Callable[[Slot], None]
+        self,
+        slot: Slot,
+        offset: int,
+        length: int,
+        crc32c: int,
+        on_done: Callable[[Slot], None],
+        read_back: Slot | None,
     ) -> None:
         sequence = self._sequence
 
-        def done(slot: Slot, offset: int, length: int, failure: OperationError | None) -> None:
+        def written(_: Slot, offset: int, length: int, failure: OperationError | None) -> None:
+            if failure is not None or read_back is None:
+                done(failure)
+                return
+            chunk = ByteRange(offset, length, crc32c)
+            start_read_back(self._reactor, self._file.fd, self._name, read_back, chunk, compared)
+
+        def compared(failure: OperationError | None) -> None:
+            if failure is not None:
+                self.fail(failure)
+            done(failure)
+
+        def done(failure: OperationError | None) -> None:
             del self._in_flight[sequence]
             if failure is None:
                 self.written.add(offset, length, crc32c)
@@ -181,7 +205,7 @@ class Filling:
                 self._arrivals.unpark_all()
             on_done(slot)
 
-        self._behind.submit(slot, offset, length, done)
+        self._behind.submit(slot, offset, length, written)
         self._in_flight[sequence] = None
         self._sequence += 1
         self.accepted.add(offset, length, crc32c)
@@ -196,7 +220,8 @@ class Filling:
 
     async def wait_settled(self) -> None:
         """Wait until nothing is in flight, however it went. With the lock held, so it stays."""
-        await self._behind.wait_settled()
+        while self._in_flight:
+            await self._arrivals.park()
 
     async def _judge(self, slot: Slot, offset: int, length: int, crc32c: int) -> Verdict:
         try:
@@ -212,16 +237,17 @@ class Filling:
         await self.wait_settled()
         self.check()
         padded = -(-length // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-        operation = operations.read(
-            self._file.fd, slot.memory, offset, padded, buffer_index=slot.buffer_index
-        )
+        memory, index = slot.memory, slot.buffer_index
+        if slot.index < 0:  # a client's: it may be sealed, and is not ours to overwrite
+            memory, index = memoryview(mmap.mmap(-1, padded)), -1
+        operation = operations.read(self._file.fd, memory, offset, padded, buffer_index=index)
         result = await self._reactor.perform(operation)
         if result < length:
             number = -result if result < 0 else errno.EIO
             failure = operation_error(number, "read", self._name, offset, length)
             self.fail(failure)  # what cannot be read back cannot be published
             raise failed(failure)
-        same = checksum.crc32c(slot.memory[:length]) == crc32c
+        same = checksum.crc32c(memory[:length]) == crc32c
         return Verdict.REPEATED if same else Verdict.CONFLICT
 
     async def _reserve(self, end: int) -> None:

@@ -15,6 +15,8 @@ from uringd.upload_errors import UploadError
 from uringd.wire import PAGE_BYTES, ErrorCode, crc32c
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uringd.holds import Hold
     from uringd.session import Session
     from uringd.v1 import uringd_pb2 as pb
@@ -42,7 +44,7 @@ class Intake:
         session, settings = self._session, self._server.settings
         pages, self._pages = self._pages, None
         limit_s = settings.speed_grace_s + event.length / settings.speed_min_bytes_s
-        hold, refusal = self._judge(event)
+        hold, refusal = self.judge(event)
         if hold is None:
             with session.patience(limit_s, "a chunk came too slowly"):
                 await session.receiver.discard_payload()
@@ -54,14 +56,15 @@ class Intake:
         try:
             with session.patience(limit_s, "a chunk came too slowly"):
                 await self._receive(slot, event)
-            taken = await self._hand_over(slot, event, hold, pages)
+            free = partial(self._slot_free, event.upload)
+            taken = await self.hand_over(slot, event, hold, free, session.transport, pages=pages)
         except BaseException:
             self._server.ring.slots.release(slot)
             raise
         if not taken:
             self._slot_free(event.upload, slot)
 
-    def _judge(self, event: Data) -> tuple[Hold | None, UploadError | None]:
+    def judge(self, event: Data) -> tuple[Hold | None, UploadError | None]:
         """Find who wants a chunk, or else what to say of it (None: nothing)."""
         hold = self._session.holds.get(event.upload)
         if hold is None and event.upload in self._session.fenced_handles:
@@ -85,23 +88,36 @@ class Intake:
         finally:
             del self._server.receiving[session]
 
-    async def _hand_over(
-        self, slot: Slot, event: Data, hold: Hold, pages: tuple[int, pb.Pages] | None
+    async def hand_over(
+        self,
+        slot: Slot,
+        event: Data,
+        hold: Hold,
+        free: Callable[[Slot], None],
+        transport: str,
+        *,
+        pages: tuple[int, pb.Pages] | None = None,
+        checked: bool = True,
+        read_back: Slot | None = None,
     ) -> bool:
-        """Whether the upload took the slot over."""
+        """Whether the upload took the slot over: then `free(slot)` is called at its end.
+
+        `transport` is how the chunk came. What is not `checked` has the checksum that its client
+        says; `read_back` is memory to compare it in once it is written (`Filling.write`).
+        """
         if hold.upload.is_broken or hold.is_fenced:
             return False
         try:
-            if crc32c(slot.memory[: event.length]) != event.crc32c:
+            if checked and crc32c(slot.memory[: event.length]) != event.crc32c:
                 text = f"the chunk at {event.offset} differs from its checksum"
                 missing = await self._mend(slot, event, hold, pages)
                 raise UploadError(
                     ErrorCode.BAD_CHECKSUM, text, offset=event.offset, missing=missing
                 )
-            free = partial(self._slot_free, event.upload)
             await hold.upload.filling.write(
-                hold, slot, event.offset, event.length, event.crc32c, free
+                hold, slot, event.offset, event.length, event.crc32c, free, read_back
             )
+            hold.upload.transports.setdefault(transport)
         except UploadError as exc:
             if exc.code is ErrorCode.FENCED:
                 return False  # it was told, and what it sends is thrown away without a word
@@ -135,9 +151,13 @@ class Intake:
 
     def _slot_free(self, handle: int, slot: Slot) -> None:
         """Give a slot back, and its credit with the next acknowledgement."""
-        session = self._session
         self._server.ring.slots.release(slot)
-        session.acks.give_back(handle)
+        self.done(handle)
+
+    def done(self, handle: int, place: int | None = None) -> None:
+        """Give a chunk's credit back, and its `place` in attached memory."""
+        session = self._session
+        session.acks.give_back(handle, place)
         hold = session.holds.get(handle)
         if hold is None:
             return

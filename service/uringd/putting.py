@@ -17,12 +17,12 @@ from uringd.client import RETRY_S, Client, ClientUpload, Receipt, connect
 from uringd.errors import ClientError, ConnectionLostError, RefusedError, SourceError
 from uringd.progress import Progress
 from uringd.source import Source
-from uringd.wire import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from uringd.client import Transport
     from uringd.urls import Url
 
 
@@ -34,7 +34,8 @@ class Options:
     lanes: int
     durability: str
     overwrite: bool
-    transport: str
+    transport: Transport
+    read_back: bool
     resume: str | None
     retry_s: float | None
     page_checksums: bool
@@ -48,8 +49,13 @@ async def put(file: str, url: Url, options: Options) -> None:
     with Source(file) as source:
         name = options.name or os.path.basename(file)
         retry_s = RETRY_S if options.retry_s is None else options.retry_s
-        async with connect(url, token=options.token, retry_s=retry_s) as client:
-            _check_offered(client, options)
+        async with connect(
+            url,
+            token=options.token,
+            retry_s=retry_s,
+            transport=options.transport,
+            read_back=options.read_back,
+        ) as client:
             with Progress(name, source.length, quiet=options.quiet) as progress:
                 receipt = await _upload(client, source, name, options, progress)
     try:
@@ -117,14 +123,6 @@ def _explaining(client: Client) -> Iterator[None]:
             text = f"{exc.text}; go on with: {_command(exc.upload_id)}"
             raise ConnectionLostError(text, exc.upload_id) from exc
         raise
-
-
-def _check_offered(client: Client, options: Options) -> None:
-    """Refuse what this server does not offer: nothing is downgraded in silence."""
-    transport = options.transport
-    if transport not in {"auto", "socket"} and transport not in client.features:
-        text = f"the server at {client.url} does not offer {transport}"
-        raise RefusedError(ErrorCode.UNSUPPORTED, text)
 
 
 def _command(upload_id: str) -> str:

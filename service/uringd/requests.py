@@ -144,7 +144,7 @@ async def _commit(
         message.size,
         crc,
         Durability(message.durability),
-        transport=session.transport,
+        transport="+".join(upload.transports) or session.transport,
         instance_id=session.server.instance_id,
     )
     if registry.open.get(upload.id) is upload:
@@ -152,7 +152,7 @@ async def _commit(
             upload,
             receipt.durability.name.lower(),
             peer=session.peer,
-            transport=session.transport,
+            transport=receipt.transport,
             crc32c=f"{receipt.crc32c:08x}",
         )
     registry.finished(upload)
@@ -201,6 +201,13 @@ async def ping(_session: Session, _event: Control) -> pb.PingReply:  # a handler
     return pb.PingReply()
 
 
+async def attach(session: Session, event: Control) -> pb.AttachReply:
+    """Attach memory for chunks that do not pass through the stream."""
+    if session.placing is None:
+        raise UploadError(ErrorCode.UNSUPPORTED, "no shared memory is in force in this session")
+    return await session.placing.attach(event.message)
+
+
 HANDLERS: dict[FrameType, Handler] = {
     FrameType.CREATE: create,
     FrameType.RESUME: resume,
@@ -210,6 +217,7 @@ HANDLERS: dict[FrameType, Handler] = {
     FrameType.STAT: stat,
     FrameType.LIST: list_,
     FrameType.PING: ping,
+    FrameType.ATTACH: attach,
 }
 
 

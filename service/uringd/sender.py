@@ -7,11 +7,13 @@ reads nothing. Acknowledgements are cumulative: all that are due for one upload 
 from __future__ import annotations
 
 import errno
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
 
+from uringd.ancillary import ancillary_for
 from uringd.config import REPLIES_MAX
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Sender:
         self._socket = socket
         self._acknowledge = acknowledge
         self._timeout_s = send_timeout_s
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[tuple[bytes, int]] = deque()
         self._due = False
         self._ended = False
         self._work = trio.lowlevel.ParkingLot()
@@ -51,9 +53,12 @@ class Sender:
             await self._room.park()
         self.put_nowait(frame)
 
-    def put_nowait(self, frame: bytes) -> None:
-        """Queue a frame that must not wait: one of the few that a session sends unasked."""
-        self._frames.append(frame)
+    def put_nowait(self, frame: bytes, descriptor: int = -1) -> None:
+        """Queue a frame that must not wait: one of the few that a session sends unasked.
+
+        A `descriptor` travels with its first byte, and is closed after that, or at the end.
+        """
+        self._frames.append((frame, descriptor))
         self._work.unpark()
 
     def end(self) -> None:
@@ -63,28 +68,56 @@ class Sender:
 
     async def run(self) -> None:
         """Send what is queued until `end`. Raises PeerGoneError."""
-        while True:
-            while not (self._frames or self._due or self._ended):
-                await self._work.park()
-            data = b"".join(self._frames)
-            self._frames.clear()
-            self._room.unpark_all()
-            if self._due:
-                self._due = False
-                data += self._acknowledge()
-            if data:
-                await self._send_all(memoryview(data))
-            elif self._ended:
-                return
+        try:
+            while True:
+                while not (self._frames or self._due or self._ended):
+                    await self._work.park()
+                data, descriptor = self._take()
+                self._room.unpark_all()
+                if self._due:
+                    self._due = False
+                    data += self._acknowledge()
+                if data:
+                    await self._send_all(memoryview(data), descriptor)
+                elif self._ended:
+                    return
+        finally:
+            for _, descriptor in self._frames:
+                _close(descriptor)
 
-    async def _send_all(self, data: memoryview) -> None:
+    def _take(self) -> tuple[bytes, int]:
+        """Take the frames that one call sends: one that brings a descriptor begins a call."""
+        frames: list[bytes] = []
+        first = -1
+        while self._frames and (not frames or self._frames[0][1] < 0):
+            frame, descriptor = self._frames.popleft()
+            first = max(first, descriptor)
+            frames.append(frame)
+        return b"".join(frames), first
+
+    async def _send_all(self, data: memoryview, descriptor: int) -> None:
+        try:
+            await self._send_in_time(data, descriptor)
+        finally:
+            _close(descriptor)
+
+    async def _send_in_time(self, data: memoryview, descriptor: int) -> None:
         with trio.move_on_after(self._timeout_s):
             while data:
                 try:
-                    sent = await self._socket.send(data)
+                    if descriptor >= 0:
+                        sent = await self._socket.sendmsg([data], ancillary_for(descriptor))
+                        descriptor = -1
+                    else:
+                        sent = await self._socket.send(data)
                 except OSError as exc:
                     name = errno.errorcode.get(exc.errno or 0, "an error")
                     raise PeerGoneError(f"the client is gone ({name})") from exc
                 data = data[sent:]
             return
         raise PeerGoneError(f"the client took no acknowledgement for {self._timeout_s:.0f} s")
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)

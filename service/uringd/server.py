@@ -18,6 +18,7 @@ from uringd.listeners import Listener, listen
 from uringd.registry import Registry
 from uringd.root import Root
 from uringd.session import Session
+from uringd.slab import SlabBudget
 from uringd.upload_errors import UploadError
 from uringd.wire import INSTANCE_ID_BYTES, Connection, ErrorCode, FrameType, Role, error_message
 from uringio.lowlevel import default_slots, run_ring
@@ -53,6 +54,7 @@ class Server:
         self.backend = ring.features.backend
         self.slot_bytes = ring.features.slot_bytes
         self.credit = max(1, min(settings.credit_per_connection, ring.features.slots // 2))
+        self.slabs = SlabBudget(settings.slab_bytes_max)
         self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
         self.sessions: set[Session] = set()
         self.receiving: dict[Session, float] = {}

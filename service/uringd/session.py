@@ -19,8 +19,10 @@ import trio
 from uringd import __version__
 from uringd.acknowledging import Acknowledgements
 from uringd.config import ALIGNMENT_BYTES
+from uringd.descriptors import DescriptorReceiver
 from uringd.holds import Hold
 from uringd.intake import Intake
+from uringd.placing import MODES, Placing, offered
 from uringd.receiver import Receiver
 from uringd.requests import answer
 from uringd.sender import PeerGoneError, Sender
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("uringd.session")
 
 FEATURES = ("resume", "lanes", "page-checksums")
-"""What this server has. PROTOCOL.md, "HELLO"."""
+"""What this server has on every connection, beside `placing.offered`. PROTOCOL.md, "HELLO"."""
 
 HANDLES_KEPT_MAX = 1024
 """Handles of published uploads that a session still answers COMMIT for, and of fenced ones that it
@@ -73,11 +75,13 @@ class Session:
         self.holds: dict[int, Hold] = {}
         self.receipts: OrderedDict[int, ReceiptRecord] = OrderedDict()
         self.fenced_handles: OrderedDict[int, None] = OrderedDict()
+        self.placing: Placing | None = None
         self.connection = Connection(Role.SERVER, chunk_bytes_max=server.slot_bytes)
         self.receiver = Receiver(socket, self.connection)
         self._sender = Sender(socket, self._acknowledge, settings.send_timeout_s)
         self.acks = Acknowledgements(server.credit, self._sender.wake)
         self._intake = Intake(self)
+        self._socket = socket
         self._next_handle = 1
         self._scope = trio.CancelScope()
         self._watchdog = trio.CancelScope()
@@ -95,6 +99,8 @@ class Session:
             for hold in list(self.holds.values()):
                 await self.server.registry.let_go(hold.upload, hold, self._end)
             self.holds.clear()
+            if self.placing is not None:
+                self.placing.close()
             self._sender.end()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_TIMEOUT_S
         if self._drain:
@@ -212,7 +218,12 @@ class Session:
             text = "the token is missing or wrong: give the server's --token-file"
             await self._refuse(event, UploadError(ErrorCode.UNAUTHORIZED, text))
             return
-        self.features = _in_force(hello.features)
+        self.features = _in_force(
+            hello.features, (*FEATURES, *offered(self.server, self.transport))
+        )
+        if self.features.intersection(MODES):
+            receiver = DescriptorReceiver(self._socket, self.connection)
+            self.receiver, self.placing = receiver, Placing(self, self._intake, receiver)
         reply = pb.HelloReply(
             instance_id=self.server.instance_id,
             server=f"uringd/{__version__}",
@@ -241,6 +252,11 @@ class Session:
             if "page-checksums" not in self.features:
                 raise RemoteProtocolError(ErrorCode.OUT_OF_ORDER, "page-checksums is not in force")
             self._intake.expect_pages(event.upload, event.message)
+        elif event.type is FrameType.PLACED:
+            if self.placing is None:
+                raise RemoteProtocolError(ErrorCode.OUT_OF_ORDER, "no shared memory is in force")
+            self.acks.consume()
+            await self.placing.take(event)
         else:
             await self._request(event)
         if self.server.closing and not self.holds:
@@ -282,6 +298,10 @@ class Session:
             reply,  # type: ignore[arg-type]  # serialize() checks the class
             reply_to=event.cookie,
         )
+        if isinstance(reply, pb.AttachReply) and reply.descriptors:
+            assert self.placing is not None, "it made the reply"
+            self._sender.put_nowait(frame, self.placing.descriptor_to_send())
+            return
         await self._sender.put(frame)
 
     async def _refuse(self, event: Control, error: UploadError) -> None:
@@ -318,9 +338,9 @@ class Session:
             self.cancel(str(exc))
 
 
-def _in_force(wanted: object) -> frozenset[str]:
+def _in_force(wanted: object, there: tuple[str, ...]) -> frozenset[str]:
     """Return the features that a client wants and this server has; lanes need resume."""
-    features = set(FEATURES).intersection(wanted)  # type: ignore[arg-type]  # a repeated field
+    features = set(there).intersection(wanted)  # type: ignore[arg-type]  # a repeated field
     if "resume" not in features:
         features.discard("lanes")
     return frozenset(features)

@@ -83,6 +83,8 @@ class Upload:
         self.started = time.monotonic()
         self.reported = False
         self.receipt: ReceiptRecord | None = None
+        self.transports: dict[str, None] = {}
+        """How its chunks came, in the order in which each was first used."""
         self._committing: trio.Event | None = None
         self._syncing = trio.Lock()
 

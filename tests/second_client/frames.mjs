@@ -33,6 +33,8 @@ const ROWS = [
   ["ERROR", "Error", 0, ANY, ANY],
   ["SHUTDOWN", "Shutdown", 0, NO, NO],
   ["PAGES", null, 0, NO, SET],
+  ["ATTACH", "AttachReply", REPLY, SET, NO],
+  ["PLACED", null, 0, NO, SET],
 ];
 const TYPES = ROWS.map(([name, message, flags, cookie, upload], index) => ({
   name, message, flags, cookie, upload, number: index + 1,

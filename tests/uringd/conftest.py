@@ -474,6 +474,7 @@ def serving(tmp_path: Path, until: Until) -> Serving:
                 statistics = server.ring.statistics()
                 assert statistics.free_slots == chosen.slots
                 assert statistics.waiting_for_slot == 0
+                await until(lambda: not server.slabs.used)
                 assert server.registry.open == {}
                 # What is left can be resumed, and what can be resumed is there.
                 suspended = {record.upload_id for record in await server.catalog.uploads()}

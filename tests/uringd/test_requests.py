@@ -175,7 +175,7 @@ async def test_what_is_not_in_force_is_refused_and_the_session_goes_on(
     daemon: Daemon, open_peer: OpenPeer
 ) -> None:
     async with open_peer(daemon.unix, hello=False) as peer:
-        reply = await peer.hello(features=("lanes", "copy", "sealed", "slab", "new"))
+        reply = await peer.hello(features=("lanes", "new"))
         assert list(reply.features) == []
         error = await peer.refusal(FrameType.RESUME, pb.Resume(upload_id="0" * 32))
         assert error.code == ErrorCode.UNSUPPORTED

@@ -5,15 +5,19 @@ Registered memory, many writes under way, and how many system calls C has made.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 from uringio import _binding
 from uringio._ring.many import IN_FLIGHT_MAX, MANY_MAX, STARTED
+from uringio.exceptions import BrokenError
 
 if TYPE_CHECKING:
     from uringio._ring.increment import Increment
     from uringio._ring.many import Many
 
+lib: Any = _binding.lib
 ffi: Any = _binding.ffi
 
 PART = 1 << 63
@@ -79,3 +83,33 @@ class Beside:
             for at in range(running.next)
             if many.results[at] == STARTED
         ]
+
+
+class Memories:
+    """Registered memory that is no part of the pool: one entry of the sparse table for each."""
+
+    def __init__(self) -> None:
+        self._free: list[int] | None = None
+
+    def offer(self, entries: range | None) -> None:
+        """Use these entries of the table; None: there is no table."""
+        self._free = None if entries is None else list(entries)
+
+    def register(self, ring: Any, address: int, length: int) -> int:
+        """Fill an entry: its index, or -errno."""
+        if self._free is None:
+            return -errno.EOPNOTSUPP
+        if not self._free:
+            return -errno.ENOMEM
+        result: int = lib.uringio_register_slots(ring, self._free[-1], address, length, 1)
+        if result != 1:
+            return result if result < 0 else -errno.ENOMEM
+        return self._free.pop()
+
+    def unregister(self, ring: Any, index: int) -> None:
+        """Empty an entry."""
+        assert self._free is not None, "it was registered"
+        result = lib.uringio_register_slots(ring, index, 0, 0, 1)
+        if result != 1:
+            raise BrokenError(f"memory cannot be unregistered: {os.strerror(-result)}")
+        self._free.append(index)

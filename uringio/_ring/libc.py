@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import struct
 from typing import NamedTuple
 
@@ -36,6 +37,9 @@ STATX_INO, STATX_BTIME = 0x100, 0x800
 STATX_INO_OFFSET = 32
 STATX_BTIME_OFFSET = 80
 """stx_ino, u64, and stx_btime, an i64 of seconds and a u32 of nanoseconds."""
+
+STATFS_BYTES = 256
+"""struct statfs has 120 bytes on 64-bit Linux; f_type, a long, comes first."""
 
 I64, U64 = ctypes.c_int64, ctypes.c_uint64
 
@@ -97,6 +101,16 @@ def _statx_pair(fd: int, asked: int, at: int) -> tuple[int, int] | None:
         return None
     first, second = struct.unpack_from("=II", answer, at)
     return first, second
+
+
+def file_system_type(fd: int) -> int:
+    """f_type of the file system that an open file is on (fstatfs(2)). Raises OSError."""
+    answer = ctypes.create_string_buffer(STATFS_BYTES)
+    result = _call("fstatfs", fd, answer)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    (kind,) = struct.unpack_from("@l", answer)
+    return int(kind)
 
 
 class FileIdentity(NamedTuple):

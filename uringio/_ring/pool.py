@@ -26,6 +26,10 @@ SLOTS_MIN = 2
 SLOTS_MAX = 16_384
 """The kernel's own bound on registered buffers (io_uring_register(2))."""
 
+MEMORIES_MAX = 256
+"""Pieces of memory beside the pool that may be registered at once, where the kernel's bound leaves
+room: a slab for each of so many clients. An empty entry of the table costs 16 bytes."""
+
 INCREMENT_BYTES = 8 << 20
 INCREMENT_SLOTS = 256
 """What the pool grows by at a time at the most, or one slot where that is bigger. To map, touch and

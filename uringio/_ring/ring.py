@@ -111,6 +111,16 @@ class RingLike(Protocol):
     def unregister_increment(self, increment: Increment) -> None:
         """Take the registration of slots back. No operation in flight may use them."""
 
+    def register_memory(self, address: int, length: int) -> int:
+        """Register memory that is no part of the pool; the result is its `buffer_index`, or -errno.
+
+        Up to MEMORIES_MAX such pieces, each at most 1 GiB. It must stay mapped until it is
+        unregistered. -EOPNOTSUPP: this ring, or this kernel, has no table to put it in.
+        """
+
+    def unregister_memory(self, index: int) -> None:
+        """Take that registration back. No operation in flight may use it."""
+
     def close(self) -> None:
         """Give the ring back. Nothing may be in flight."""
 

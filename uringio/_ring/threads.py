@@ -110,6 +110,13 @@ class ThreadRing(SoftwareRing):
     def unregister_increment(self, increment: Increment) -> None:
         """Nothing was registered."""
 
+    def register_memory(self, address: int, length: int) -> int:  # noqa: ARG002  # RingLike's
+        """Nothing to register with: -EOPNOTSUPP."""
+        return -errno.EOPNOTSUPP
+
+    def unregister_memory(self, index: int) -> None:
+        """Nothing was registered."""
+
     def close(self) -> None:
         """End the threads. Nothing may be in flight."""
         if self._unusable is None:

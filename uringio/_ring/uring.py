@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from uringio import _binding
 from uringio._ring import libc
-from uringio._ring.beside import Beside
+from uringio._ring.beside import Beside, Memories
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
+from uringio._ring.pool import MEMORIES_MAX, SLOTS_MAX
 from uringio._ring.ring import OwnedRing, RingCounts
 from uringio._ring.unavailable import reason, why_unavailable
 from uringio.exceptions import BrokenError, ClosedError, UnavailableError
@@ -86,6 +87,7 @@ class UringRing(OwnedRing):
             raise UnavailableError(why_unavailable(errno.ENOSYS, binding=_binding.missing))
         super().__init__()
         self._sparse = False
+        self._memories = Memories()
         try:
             self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as exc:
@@ -271,8 +273,10 @@ class UringRing(OwnedRing):
     def register(self, pool: BufferPool) -> None:
         """Register the pool's slots, fewer where RLIMIT_MEMLOCK refuses some, and make room."""
         self._check_owner()
-        result = lib.io_uring_register_buffers_sparse(self._ring, pool.slots_max)
+        entries = min(SLOTS_MAX, pool.slots_max + MEMORIES_MAX)
+        result = lib.io_uring_register_buffers_sparse(self._ring, entries)
         self._sparse = result == 0
+        self._memories.offer(range(pool.slots_max, entries) if self._sparse else None)
         self._register(pool.increments[0])
         if pool.slots_max > pool.slots_min and not self._sparse:
             self.features.note(
@@ -300,6 +304,16 @@ class UringRing(OwnedRing):
         if result != count:
             error = os.strerror(-result) if result < 0 else "some stayed"
             raise BrokenError(f"slots cannot be unregistered: {error}")
+
+    def register_memory(self, address: int, length: int) -> int:
+        """Register memory beside the pool in an entry of its own: its index, or -errno."""
+        self._check_owner()
+        return self._memories.register(self._ring, address, length)
+
+    def unregister_memory(self, index: int) -> None:
+        """Empty the memory's entry of the table."""
+        self._check_owner()
+        self._memories.unregister(self._ring, index)
 
     def _register(self, increment: Increment) -> None:
         wanted = count = len(increment.slots)

@@ -47,6 +47,9 @@ REAPS_MAX = 3
 REFUSAL_CHANCE = 0.1
 """How often a `submit` takes nothing. Two in a row are the most, so that a loop ends."""
 
+MEMORY_FIRST = 16_384
+"""Index of the first registered memory that is no slot: behind those of the longest pool."""
+
 CANCEL_CHANCE = 0.5
 """How often a `cancel` comes in time."""
 
@@ -104,6 +107,7 @@ class SimulatedRing(SoftwareRing):
         self._cancelled: set[int] = set()
         self._refusals = 0
         self._registered: set[int] = set()
+        self._memories: set[int] = set()
         self.counts = RingCounts(0, 0)
 
     @property
@@ -179,6 +183,18 @@ class SimulatedRing(SoftwareRing):
             self._registered.discard(slot.index)
         self.features.registered_slots = len(self._registered)
 
+    def register_memory(self, address: int, length: int) -> int:  # noqa: ARG002  # RingLike's
+        """Take memory beside the pool for registered."""
+        self._check_owner()
+        index = max(self._memories, default=MEMORY_FIRST - 1) + 1
+        self._memories.add(index)
+        return index
+
+    def unregister_memory(self, index: int) -> None:
+        """Forget it: a fixed operation that still uses it gets EFAULT."""
+        self._check_owner()
+        self._memories.discard(index)
+
     def close(self) -> None:
         """Close the wake-up. Nothing may be in flight."""
         if self._unusable is None:
@@ -207,7 +223,8 @@ class SimulatedRing(SoftwareRing):
             return -errno.ECANCELED
         if not self.supports(operation.opcode):
             return -errno.EINVAL
-        if operation.buffer_index >= 0 and operation.buffer_index not in self._registered:
+        index = operation.buffer_index
+        if index >= 0 and index not in self._registered and index not in self._memories:
             return -errno.EFAULT
         self._counts[opcode] += 1
         fault = self._fault(opcode)

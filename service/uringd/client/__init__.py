@@ -14,11 +14,13 @@ where the server has it, if the server offers `resume`. What is not durable yet 
 64 MiB, or asked again of a source that can be read twice.
 """
 
+from uringd.client.attaching import Transport
 from uringd.client.backoff import RETRY_S
 from uringd.client.chunk import Piece
 from uringd.client.connecting import Client, connect
 from uringd.client.link import Link
 from uringd.client.receipt import Receipt
+from uringd.client.slot import ClientSlot
 from uringd.client.supply import SeekableSource, StreamSource
 from uringd.client.upload import ClientUpload
 from uringd.client.watcher import Watcher
@@ -26,12 +28,14 @@ from uringd.client.watcher import Watcher
 __all__ = [
     "RETRY_S",
     "Client",
+    "ClientSlot",
     "ClientUpload",
     "Link",
     "Piece",
     "Receipt",
     "SeekableSource",
     "StreamSource",
+    "Transport",
     "Watcher",
     "connect",
 ]

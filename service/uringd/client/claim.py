@@ -99,6 +99,7 @@ class Claim:
         if self.resumable and "resume" not in link.features:
             text = f"the server at {link.url} does not offer resume any more"
             raise RefusedError(ErrorCode.UNSUPPORTED, text)
+        await self._client.share_memory(link)
         return link
 
     async def _resume(self, lane: Lane, link: Link, filling: Filling) -> None:

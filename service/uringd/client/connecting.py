@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from uringd.client.attaching import Transport, attach, check_offered, wanted
 from uringd.client.backoff import RETRY_S
 from uringd.client.claim import Claim
 from uringd.client.link import ANSWER_TIMEOUT_S, Link, open_link
@@ -37,19 +38,37 @@ class Client:
 
     `chunk_bytes` and `alignment` are the server's, in bytes; `instance_id` names the server's life,
     in hexadecimal: when it changes, what was not durable may be lost. `features` are those in
-    force. `link` is the connection of the moment.
+    force.
     """
 
-    def __init__(self, link: Link, token: str, timeout_s: float, retry_s: float) -> None:
+    def __init__(
+        self,
+        url: Url,
+        token: str,
+        timeout_s: float,
+        retry_s: float,
+        transport: Transport,
+        *,
+        read_back: bool,
+    ) -> None:
+        self._url = url
         self._token = token
         self._timeout_s = timeout_s
-        self.link = link
+        self._transport = transport
+        self._read_back = read_back
+        self._link: Link | None = None
         self.retry_s = retry_s
+
+    @property
+    def link(self) -> Link:
+        """The connection of the moment."""
+        assert self._link is not None, "it was connected"
+        return self._link
 
     @property
     def url(self) -> Url:
         """The server's address."""
-        return self.link.url
+        return self._url
 
     @property
     def server(self) -> str:
@@ -195,13 +214,28 @@ class Client:
         """
         if not self.link.alive:
             link = await self.open_link()
-            old, self.link = self.link, link
+            old, self._link = self.link, link
             await old.aclose()
         return self.link
 
+    async def open(self) -> None:
+        """Connect for the first time."""
+        self._link = await self.open_link()
+
     async def open_link(self) -> Link:
         """Open one more connection to the same server; the caller closes it."""
-        return await open_link(self.url, self._token, self._timeout_s)
+        features = wanted(self._url, self._transport)
+        link = await open_link(self._url, self._token, self._timeout_s, features)
+        try:
+            check_offered(link, self._transport)
+        except RefusedError:
+            await link.aclose()
+            raise
+        return link
+
+    async def share_memory(self, link: Link) -> None:
+        """Let the chunks of a link go the way that was asked for."""
+        await attach(link, self._transport, read_back=self._read_back)
 
     async def _ask(self, frame_type: FrameType, message: Message) -> Any:
         """Ask; where uploads outlive a connection, so does the client."""
@@ -222,16 +256,27 @@ async def connect(
     token: str = "",
     timeout_s: float = ANSWER_TIMEOUT_S,
     retry_s: float = RETRY_S,
+    transport: Transport = "auto",
+    read_back: bool = False,
 ) -> AsyncIterator[Client]:
     """Connect and say HELLO. Leaving closes the connection; unfinished uploads are aborted.
 
     `url` is tcp://host:port or unix:///path, `token` what the server's token file holds,
     `timeout_s` how long any single wait for the server may take, and `retry_s` how long an upload
     whose connection broke goes on trying without progress, with a server that can resume.
-    Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...).
+
+    `transport` is how chunks travel: "socket", or, to a server on the same machine, by shared
+    memory: "copy", "sealed" or "slab" (PROTOCOL.md, "Shared memory"). "auto" is "copy" where the
+    server offers it; the receipt says what it was. With a slab the checksum is only our word:
+    `read_back` has the server read every chunk from the disk before it acknowledges it.
+    Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...;
+    UNSUPPORTED for a transport that cannot be had).
     """
+    if read_back and transport != "slab":
+        raise ValueError(f'read_back is for transport="slab", and this is "{transport}"')
     url = parse_url(url) if isinstance(url, str) else url
-    client = Client(await open_link(url, token, timeout_s), token, timeout_s, retry_s)
+    client = Client(url, token, timeout_s, retry_s, transport, read_back=read_back)
+    await client.open()
     try:
         yield client
     finally:

@@ -179,7 +179,7 @@ class Filling:
         if len(self.lanes) == 1:
             await self._run(self.lanes[0], supply)
         elif few and not self.again and not self.retained.full:
-            await self._run(await self._next_lane(), supply)
+            await self._run(await self.next_lane(), supply)
         else:
             await together(partial(self._run, lane, supply) for lane in self.lanes)
 
@@ -284,7 +284,7 @@ class Filling:
             self.resumed += 1
             self.watcher.connected()
 
-    async def _next_lane(self) -> Lane:
+    async def next_lane(self) -> Lane:
         """Choose a lane for a single chunk: each in turn, unless it cannot be had soon."""
         self._turn = (self._turn + 1) % len(self.lanes)
         lane = self.lanes[self._turn]

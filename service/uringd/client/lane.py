@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from uringd.client.backoff import Backoff
@@ -19,11 +20,14 @@ from uringd.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import anyio
     from google.protobuf.message import Message
 
     from uringd.client.filling import Filling
     from uringd.client.link import Link
+    from uringd.client.places import Place
     from uringd.client.supply import SeekableSource
     from uringd.errors import ClientError
 
@@ -48,6 +52,7 @@ class Lane:
         self._unsynced_bytes = 0
         self._scratch: Memory | None = None
         self._loaded: Piece | None = None
+        self._place: Place | None = None
         self._doubtful = False
         self._instance_id = b""
         self.number = number
@@ -72,6 +77,7 @@ class Lane:
 
     def attach(self, link: Link, handle: int, instance_id: bytes) -> None:
         """Begin a session: a reply gave a handle."""
+        self._put_back()
         self.link = link
         self.handle = handle
         self._instance_id = instance_id
@@ -84,15 +90,44 @@ class Lane:
         if self.link is not None:
             self.link.holders.pop(self.handle, None)
         self.handle = 0
+        self._put_back()
 
     async def request(self, frame_type: FrameType, message: Message) -> Any:
         """Ask about the upload. Raises RefusedError, ConnectionLostError."""
         assert self.link is not None
         return await self.link.request(frame_type, message, self.handle)
 
+    async def prepare(self) -> None:
+        """Wait for a place in shared memory, where there is such: the next chunk goes there."""
+        if self._place is None and self.link is not None and self.link.places is not None:
+            self._place = await self.link.places.take(self.link)
+
+    async def lend(self) -> Place | None:
+        """Wait for a place for somebody else to fill; None where there is no shared memory."""
+        await self.prepare()
+        place, self._place, self._loaded = self._place, None, None
+        return place
+
+    def hand_in(self, piece: Piece, place: Place) -> None:
+        """Take back what was lent, with a piece's bytes in it, to be sent from there."""
+        if self.link is None or self.link.places is not place.owner:
+            place.put_back()
+            return
+        self._put_back()
+        self._place, self._loaded = place, piece
+
     def load(self, piece: Piece, source: SeekableSource | None = None) -> memoryview:
-        """Put a piece's bytes behind room for a header, and return both. Raises SourceError."""
+        """Put a piece's bytes where they are sent from, with its header's room before them.
+
+        In a place of shared memory, which must be prepared, there is no such room. Raises
+        SourceError.
+        """
         memory = piece.memory
+        if self._place is not None:
+            view = self._place.view[: piece.length]
+            if self._loaded is not piece:
+                self._fill(view, piece, source)
+            return view
         if memory is not None and piece.base == piece.offset:
             whole = memory.whole[: HEADER_BYTES + piece.length]
             if piece.crc32c is None:
@@ -103,10 +138,13 @@ class Lane:
         whole = self._scratch.whole[: HEADER_BYTES + piece.length]
         if self._loaded is piece:
             return whole
-        view = whole[HEADER_BYTES:]
-        if memory is not None:
+        self._fill(whole[HEADER_BYTES:], piece, source)
+        return whole
+
+    def _fill(self, view: memoryview, piece: Piece, source: SeekableSource | None) -> None:
+        if piece.memory is not None:
             start = piece.offset - piece.base
-            view[:] = memory.view[start : start + piece.length]
+            view[:] = piece.memory.view[start : start + piece.length]
         else:
             assert source is not None
             source.read_at(view, piece.offset)
@@ -115,32 +153,68 @@ class Lane:
             raise SourceError("the data has changed while it was sent: it reads differently now")
         piece.crc32c = crc
         self._loaded = piece
-        return whole
 
     async def send(self, piece: Piece, source: SeekableSource | None) -> None:
         """Send a piece as one chunk, when there is credit."""
         link = self.link
         assert link is not None
+        await self.prepare()
         whole = self.load(piece, source)
-        self._loaded = None
-        assert piece.crc32c is not None
         while not link.credit.available:
             await link.next_event()
             self._filling.check()
+        self._loaded = None
         if not self._filling.is_lacking(piece):
             return  # a RESUME said so while the piece was in hand
+        if self._place is not None:
+            del whole
+            await self._send_placed(link, piece, source)
+            return
+        assert piece.crc32c is not None
         if self._filling.page_checksums:
             await self._send_pages(piece, whole[HEADER_BYTES:])
         length = piece.length
         whole[:HEADER_BYTES] = link.data_header(self.handle, piece.offset, length, piece.crc32c)
+        with self._counted(piece), self._filling.retained.pinned(piece.memory):
+            await link.send(whole)
+
+    async def _send_placed(self, link: Link, piece: Piece, source: SeekableSource | None) -> None:
+        """Send a piece that is in shared memory: what leaves is where it lies."""
+        place = self._take_place()
+        if not place.owner.ready(place, piece.length):
+            place.put_back()
+            await self.prepare()
+            self.load(piece, source)
+            place = self._take_place()
+            fit = place.owner.ready(place, piece.length)
+            assert fit, "nobody else has seen it"
+        with self._counted(piece):
+            try:
+                await link.send_placed(self.handle, piece, place)
+            finally:
+                place.owner.sent(place)
+
+    @contextlib.contextmanager
+    def _counted(self, piece: Piece) -> Iterator[None]:
+        """Count a piece that is being sent."""
         self._serial += 1
         first = not piece.serial
         piece.serial = self._serial
         self.sent[piece.offset] = piece
-        with self._filling.retained.pinned(piece.memory):
-            await link.send(whole)
+        yield
         self._unsynced_bytes += piece.length
         self._filling.was_sent(self, piece, first=first)
+
+    def _take_place(self) -> Place:
+        place, self._place, self._loaded = self._place, None, None
+        assert place is not None, "it was prepared"
+        return place
+
+    def _put_back(self) -> None:
+        """Give back a place that was not sent from, if there is one."""
+        place, self._place, self._loaded = self._place, None, None
+        if place is not None:
+            place.put_back()
 
     async def settle_doubt(self) -> None:
         """Ask with SYNC whether the server lost anything, if its instance id has changed."""

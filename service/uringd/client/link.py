@@ -6,6 +6,7 @@ positions go to the uploads, answers to whom they are for.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket as stdlib_socket
@@ -15,6 +16,7 @@ import anyio
 from anyio.abc import SocketAttribute
 
 from uringd import __version__
+from uringd.ancillary import ANCILLARY_BYTES, descriptors_of
 from uringd.errors import ConnectionLostError, RefusedError
 from uringd.urls import TcpUrl, Url
 from uringd.v1 import uringd_pb2 as pb
@@ -31,9 +33,12 @@ from uringd.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from google.protobuf.message import Message
+
+    from uringd.client.chunk import Piece
+    from uringd.client.places import Place, Places
 
 CONNECT_TIMEOUT_S = 30.0
 """For the connection and HELLO together: beyond it nobody is there."""
@@ -53,7 +58,7 @@ EXPLANATION_S = 1.0
 """For the ERROR of a server that closed while we were sending: it is there already, or never."""
 
 FEATURES = ("resume", "lanes", "page-checksums")
-"""What this client can make use of, and asks for in HELLO."""
+"""What this client asks for in HELLO; features of shared memory only where they are wanted."""
 
 
 class Holder(Protocol):
@@ -92,16 +97,20 @@ class Link:
         self.chunk_bytes = 0
         self.alignment = 0
         self.features: frozenset[str] = frozenset()
+        self.places: Places | None = None
+        self._came: list[int] | None = None
 
     @property
     def alive(self) -> bool:
         """Whether frames can still be sent, as far as is known."""
         return not self._lost
 
-    async def request(self, frame_type: FrameType, message: Message, upload: int = 0) -> Any:
+    async def request(
+        self, frame_type: FrameType, message: Message, upload: int = 0, *, descriptor: int = -1
+    ) -> Any:
         """Send a request and wait for its reply. Raises RefusedError, ConnectionLostError."""
         answers: list[Control] = []
-        await self.post(frame_type, message, answers.append, upload)
+        await self.post(frame_type, message, answers.append, upload, descriptor)
         while not answers:
             await self.next_event()
         if answers[0].type is FrameType.ERROR:
@@ -114,21 +123,29 @@ class Link:
         message: Message,
         then: Callable[[Control], None],
         upload: int = 0,
+        descriptor: int = -1,
     ) -> None:
         """Send a request; `then` is called when its reply, or an ERROR in its place, is read."""
         self._cookie += 1
         cookie = self._cookie
         frame = self._connection.send_control(frame_type, message, cookie=cookie, upload=upload)
         self._waiting[cookie] = then
-        await self.send(frame)
+        await self.send(frame, descriptor)
 
-    async def send(self, data: bytes | memoryview) -> None:
-        """Send bytes of frames. A failed or cancelled send ends the connection."""
+    async def send(self, data: bytes | memoryview, descriptor: int = -1) -> None:
+        """Send bytes of frames. A failed or cancelled send ends the connection.
+
+        A `descriptor` travels with the first byte, over a Unix socket; it stays the caller's.
+        """
         self._check_alive()
         whole = False
         try:
             with anyio.move_on_after(self._timeout_s):
-                await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
+                if descriptor >= 0:
+                    assert isinstance(self._stream, anyio.abc.UNIXSocketStream)
+                    await self._stream.send_fds(bytes(data), [descriptor])
+                else:
+                    await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
                 whole = True
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             await self._explain_loss()
@@ -148,6 +165,31 @@ class Link:
         self.credit.consume()
         return self._connection.send_data_header(upload, offset, length, crc32c)
 
+    async def send_placed(self, upload: int, piece: Piece, place: Place) -> None:
+        """Say where in shared memory a chunk lies; uses up one slot's credit."""
+        message = pb.Placed(
+            offset=piece.offset,
+            length=piece.length,
+            crc32c=piece.crc32c,
+            memory_offset=place.offset,
+            descriptors=int(place.memory >= 0),
+        )
+        self.credit.consume()
+        frame = self._connection.send_control(FrameType.PLACED, message, upload=upload)
+        await self.send(frame, place.memory)
+
+    @contextlib.contextmanager
+    def expecting_descriptor(self) -> Iterator[list[int]]:
+        """Take the descriptors that come with frames meanwhile; they are closed at the end."""
+        came: list[int] = []
+        self._came = came
+        try:
+            yield came
+        finally:
+            self._came = None
+            for descriptor in came:
+                os.close(descriptor)
+
     async def next_event(self) -> Control:
         """Wait for a frame, and do what it says: answers, acknowledgements, notices.
 
@@ -159,9 +201,10 @@ class Link:
             return await self._next_event()
         raise self._lose(f"the server at {self.url} said nothing for {self._timeout_s:.0f} s")
 
-    async def greet(self, token: str) -> None:
-        """Say HELLO, and take what the server offers."""
-        hello = pb.Hello(client=f"uringd/{__version__}", token=token, features=FEATURES)
+    async def greet(self, token: str, more: Iterable[str] = ()) -> None:
+        """Say HELLO, ask for FEATURES and `more`, and take what the server offers."""
+        features = [*FEATURES, *more]
+        hello = pb.Hello(client=f"uringd/{__version__}", token=token, features=features)
         reply: pb.HelloReply = await self.request(FrameType.HELLO, hello)
         self.credit.replenish(reply.credit)
         self.instance_id = reply.instance_id.hex()
@@ -173,6 +216,8 @@ class Link:
     async def aclose(self) -> None:
         """Close without a word, also when cancelled."""
         self._lost = self._lost or "the connection was closed"
+        if self.places is not None:
+            self.places.close()
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(self._stream)
 
@@ -195,11 +240,26 @@ class Link:
     async def _receive(self) -> bytes:
         try:
             room = min(RECEIVE_BYTES_MAX, self._connection.bytes_acceptable)
+            if self._came is not None:
+                return await self._receive_descriptors(room, self._came)
             return await self._stream.receive(room)
         except anyio.EndOfStream:
             return b""
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             raise self._lose(f"the connection to {self.url} broke") from exc
+
+    async def _receive_descriptors(self, room: int, came: list[int]) -> bytes:
+        """Receive as the stream does, with descriptors, which no child of ours is to inherit."""
+        raw = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  # no SQL here
+        while True:
+            try:
+                flags = stdlib_socket.MSG_CMSG_CLOEXEC | stdlib_socket.MSG_DONTWAIT
+                data, ancillary, _, _ = raw.recvmsg(room, ANCILLARY_BYTES, flags)
+            except BlockingIOError:
+                await anyio.wait_readable(raw)
+                continue
+            came += descriptors_of(ancillary)
+            return data
 
     def _note(self, event: Control) -> None:
         holder = self.holders.get(event.upload)
@@ -208,6 +268,8 @@ class Link:
         elif event.type is FrameType.ACK:
             ack: pb.Ack = event.message
             self.credit.replenish(ack.credit)
+            if self.places is not None:
+                self.places.release(ack.released)
             self.instance_id = ack.instance_id.hex()
             if holder is not None:
                 holder.acknowledged(ack)
@@ -240,15 +302,15 @@ class Link:
         return next((holder.upload_id for holder in self.holders.values()), "")
 
 
-async def open_link(url: Url, token: str, timeout_s: float) -> Link:
-    """Connect and say HELLO; the caller closes the link.
+async def open_link(url: Url, token: str, timeout_s: float, more: Iterable[str] = ()) -> Link:
+    """Connect and say HELLO, with `more` features asked for; the caller closes the link.
 
     Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...).
     """
     link = Link(await _open_stream(url), url, timeout_s)
     try:
         with anyio.move_on_after(CONNECT_TIMEOUT_S) as scope:
-            await link.greet(token)
+            await link.greet(token, more)
         if scope.cancelled_caught:
             raise ConnectionLostError(f"{url} said nothing for {CONNECT_TIMEOUT_S:.0f} s")
     except BaseException:

@@ -90,9 +90,10 @@ class Reading:
         self.ended = False
 
     async def next(self, lane: Lane) -> Piece | None:
-        """Read the next chunk into the lane's own memory."""
+        """Read the next chunk to where the lane sends it from."""
         if not await self._filling.room(lane):
             return None
+        await lane.prepare()  # before a range is taken: this may lose the connection
         extent = self._next_extent()
         if extent is None:
             return None
@@ -133,6 +134,21 @@ class Feeding:
     def filled(self) -> int:
         """Bytes in the chunk that is being filled."""
         return self._filled
+
+    @property
+    def is_at_a_chunks_begin(self) -> bool:
+        """Whether the next chunk begins with the next byte, and is a whole one."""
+        chunk_bytes = self._filling.chunk_bytes
+        return not (self._filled or self._known or self.position % chunk_bytes)
+
+    def take_whole(self, view: memoryview, memory: Memory | None) -> Piece:
+        """Take a chunk that was filled elsewhere; `memory` keeps its bytes from its begin on."""
+        assert self.is_at_a_chunks_begin, "it was asked"
+        piece = Piece(self.position, len(view), memory, self.position)
+        piece.crc32c = crc32c(view)
+        self.position += piece.length
+        self._filling.count(piece)
+        return piece
 
     def fits(self, count: int) -> bool:
         """Whether so many bytes more do not complete a chunk."""

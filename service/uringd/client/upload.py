@@ -8,15 +8,19 @@ import anyio
 
 from uringd.client.filling import Filling
 from uringd.client.receipt import Receipt, read_receipt
+from uringd.client.slot import lend
 from uringd.client.supply import Buffer, Feeding, Reading, Stretch, compare
 from uringd.errors import ClientError, RefusedError, SourceError
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from typing_extensions import Buffer as BytesLike
 
     from uringd.client.claim import Claim
+    from uringd.client.slot import ClientSlot
     from uringd.client.supply import SeekableSource, StreamSource
     from uringd.client.watcher import Watcher
 
@@ -105,6 +109,18 @@ class ClientUpload:
             await feeding.next(buffer)
         else:
             await self.filling.pump(stretch, few=whole <= 1)
+
+    def slot(self) -> AbstractAsyncContextManager[ClientSlot]:
+        """Fill memory that the next chunk is sent from: `async with upload.slot() as slot`.
+
+        Fill `slot.view`, which has `chunk_bytes` bytes, and set `slot.length`. It is sent when the
+        block ends, or not at all if that is by an exception. Over a slab `slot.view` is the memory
+        that the disk reads from: leave it alone from then on. A slot that is not filled whole, or
+        begins where no chunk does, is copied, as `write` does. Waits and raises as `write` does;
+        ValueError for a length that is none.
+        """
+        self.filling.check()
+        return lend(self, self.filling, self._feed())
 
     async def send_from(self, source: StreamSource) -> None:
         """Append what a source has, to its end. Raises as `write` does, and what the source does.

@@ -53,6 +53,12 @@ class UploadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UPLOAD_STATE_COMMITTING: _ClassVar[UploadState]
     UPLOAD_STATE_BROKEN: _ClassVar[UploadState]
     UPLOAD_STATE_PUBLISHED: _ClassVar[UploadState]
+
+class MemoryMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMORY_MODE_UNSPECIFIED: _ClassVar[MemoryMode]
+    MEMORY_MODE_COPY: _ClassVar[MemoryMode]
+    MEMORY_MODE_SLAB: _ClassVar[MemoryMode]
 DURABILITY_UNSPECIFIED: Durability
 DURABILITY_WRITTEN: Durability
 DURABILITY_DURABLE: Durability
@@ -91,6 +97,9 @@ UPLOAD_STATE_SUSPENDED: UploadState
 UPLOAD_STATE_COMMITTING: UploadState
 UPLOAD_STATE_BROKEN: UploadState
 UPLOAD_STATE_PUBLISHED: UploadState
+MEMORY_MODE_UNSPECIFIED: MemoryMode
+MEMORY_MODE_COPY: MemoryMode
+MEMORY_MODE_SLAB: MemoryMode
 
 class Range(_message.Message):
     __slots__ = ("offset", "length", "crc32c")
@@ -187,18 +196,20 @@ class ResumeReply(_message.Message):
     def __init__(self, upload: _Optional[int] = ..., epoch: _Optional[int] = ..., durable: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., chunk_bytes: _Optional[int] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., instance_id: _Optional[bytes] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("instance_id", "accepted", "written", "durable", "credit")
+    __slots__ = ("instance_id", "accepted", "written", "durable", "credit", "released")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     DURABLE_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
     instance_id: bytes
     accepted: int
     written: int
     durable: int
     credit: int
-    def __init__(self, instance_id: _Optional[bytes] = ..., accepted: _Optional[int] = ..., written: _Optional[int] = ..., durable: _Optional[int] = ..., credit: _Optional[int] = ...) -> None: ...
+    released: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, instance_id: _Optional[bytes] = ..., accepted: _Optional[int] = ..., written: _Optional[int] = ..., durable: _Optional[int] = ..., credit: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Sync(_message.Message):
     __slots__ = ()
@@ -351,6 +362,44 @@ class Shutdown(_message.Message):
     deadline_ms: int
     reason: str
     def __init__(self, deadline_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("mode", "descriptors", "bytes", "mapped", "read_back")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAPPED_FIELD_NUMBER: _ClassVar[int]
+    READ_BACK_FIELD_NUMBER: _ClassVar[int]
+    mode: MemoryMode
+    descriptors: int
+    bytes: int
+    mapped: bool
+    read_back: bool
+    def __init__(self, mode: _Optional[_Union[MemoryMode, str]] = ..., descriptors: _Optional[int] = ..., bytes: _Optional[int] = ..., mapped: bool = ..., read_back: bool = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("bytes", "slot_bytes", "descriptors")
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SLOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    slot_bytes: int
+    descriptors: int
+    def __init__(self, bytes: _Optional[int] = ..., slot_bytes: _Optional[int] = ..., descriptors: _Optional[int] = ...) -> None: ...
+
+class Placed(_message.Message):
+    __slots__ = ("offset", "length", "crc32c", "memory_offset", "descriptors")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    crc32c: int
+    memory_offset: int
+    descriptors: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ..., crc32c: _Optional[int] = ..., memory_offset: _Optional[int] = ..., descriptors: _Optional[int] = ...) -> None: ...
 
 class Pages(_message.Message):
     __slots__ = ("offset", "page_crc32c")

@@ -49,6 +49,8 @@ LIST_ENTRIES_MAX = 1024
 PAGE_BYTES = 64 * 1024
 # Pages of the longest chunk.
 PAGES_MAX = DATA_BYTES_MAX // PAGE_BYTES
+# Descriptors that travel with one frame: it names one piece of memory.
+DESCRIPTORS_MAX = 1
 
 
 class FrameType(IntEnum):
@@ -68,6 +70,8 @@ class FrameType(IntEnum):
     ERROR = 12  # server: a request, an upload or the session failed
     SHUTDOWN = 13  # server: it is leaving
     PAGES = 14  # client: the checksums of the next chunk's pages
+    ATTACH = 15  # request: memory for chunks that do not pass through the stream
+    PLACED = 16  # client: a chunk of an upload, which lies in shared memory
 
 
 class Flag(IntFlag):
@@ -96,6 +100,14 @@ class UploadState(IntEnum):
     COMMITTING = 3  # COMMIT is at work
     BROKEN = 4  # a write or sync failed; only ABORT is left
     PUBLISHED = 5  # COMMIT was answered, and its Receipt is kept
+
+
+class MemoryMode(IntEnum):
+    """Whose memory is attached. PROTOCOL.md, "Shared memory"."""
+
+    UNSPECIFIED = 0  # never sent
+    COPY = 1  # the client's; the server copies chunks out of it
+    SLAB = 2  # the server's; the disk reads chunks from it
 
 
 class ErrorCode(IntEnum):

@@ -65,6 +65,8 @@ RULES: dict[FrameType, _Rule] = {
     FrameType.ERROR: _Rule(0, cookie=None, upload=None),
     FrameType.SHUTDOWN: _Rule(0, cookie=False, upload=False),
     FrameType.PAGES: _Rule(0, cookie=False, upload=True),
+    FrameType.ATTACH: _REQUEST,
+    FrameType.PLACED: _Rule(0, cookie=False, upload=True),
 }
 _RULES = tuple(RULES[frame_type] for frame_type in FrameType)
 

@@ -16,6 +16,7 @@ from uringd.wire.codes import (
     CONTROL_BYTES_MAX,
     CREDIT_MAX,
     DATA_BYTES_MAX,
+    DESCRIPTORS_MAX,
     FEATURE_BYTES_MAX,
     FEATURES_MAX,
     INSTANCE_ID_BYTES,
@@ -29,6 +30,7 @@ from uringd.wire.codes import (
     Durability,
     ErrorCode,
     FrameType,
+    MemoryMode,
     UploadState,
     is_retryable,
 )
@@ -46,6 +48,8 @@ FROM_CLIENT: dict[FrameType, type[Message]] = {
     FrameType.LIST: pb.List,
     FrameType.PING: pb.Ping,
     FrameType.PAGES: pb.Pages,
+    FrameType.ATTACH: pb.Attach,
+    FrameType.PLACED: pb.Placed,
 }
 FROM_SERVER: dict[FrameType, type[Message]] = {
     FrameType.HELLO: pb.HelloReply,
@@ -60,6 +64,7 @@ FROM_SERVER: dict[FrameType, type[Message]] = {
     FrameType.PING: pb.PingReply,
     FrameType.ERROR: pb.Error,
     FrameType.SHUTDOWN: pb.Shutdown,
+    FrameType.ATTACH: pb.AttachReply,
 }
 # Fields that a message means nothing without.
 NEEDED: dict[type[Message], tuple[str, ...]] = {
@@ -74,11 +79,15 @@ NEEDED: dict[type[Message], tuple[str, ...]] = {
     pb.Error: ("code",),
     pb.Range: ("length",),
     pb.Pages: ("page_crc32c",),
+    pb.Attach: ("mode",),
+    pb.AttachReply: ("bytes",),
+    pb.Placed: ("length",),
 }
 _ENUMS: dict[str, frozenset[int]] = {
     "durability": frozenset(Durability),
     "state": frozenset(UploadState),
     "code": frozenset(ErrorCode),
+    "mode": frozenset(MemoryMode),
 }
 # Numbers with a bound of their own; it is OFFSET_MAX for all others.
 _NUMBERS_MAX: dict[str, int] = {
@@ -86,6 +95,8 @@ _NUMBERS_MAX: dict[str, int] = {
     "chunk_bytes": DATA_BYTES_MAX,
     "alignment": DATA_BYTES_MAX,
     "credit": CREDIT_MAX,
+    "slot_bytes": DATA_BYTES_MAX,
+    "descriptors": DESCRIPTORS_MAX,
 }
 # What a ListReply needs besides its entries: its `more`, and each one's tag and length.
 _LIST_MORE_BYTES = 2
@@ -250,6 +261,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "durable": _are_ranges,
     "missing": _are_ranges,
     "page_crc32c": lambda value: len(value) <= PAGES_MAX,
+    "released": lambda value: len(value) <= RANGES_MAX and max(value) <= OFFSET_MAX,
     "files": _are_entries,
     "uploads": _are_entries,
     "file": _is_entry,

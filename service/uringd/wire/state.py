@@ -53,6 +53,7 @@ _S = Role.SERVER
 _CLIENT_OPEN = [(t, Kind.REQUEST) for t in sorted(REQUEST_TYPES - {FrameType.HELLO})] + [
     (FrameType.DATA, Kind.NOTICE),
     (FrameType.PAGES, Kind.NOTICE),
+    (FrameType.PLACED, Kind.NOTICE),
 ]
 _SERVER_OPEN = [(t, Kind.REPLY) for t in sorted(REQUEST_TYPES - {FrameType.HELLO})] + [
     (FrameType.ACK, Kind.NOTICE),

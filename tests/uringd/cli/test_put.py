@@ -190,20 +190,34 @@ def test_a_name_that_cannot_even_be_sent_is_one_sentence_too(
     assert "name" in done.stderr
 
 
-def test_what_this_server_has_not_is_refused_and_never_left_out_in_silence(
+def test_what_cannot_be_had_is_refused_and_never_left_out_in_silence(
     server: ServerProcess, uringd: UringdCommand, source: Path
 ) -> None:
-    for option in [
-        ("--transport", "copy"),
-        ("--transport", "sealed"),
-        ("--transport", "slab"),
-    ]:
-        done = uringd("put", source, server.unix, *option)
+    for mode in ("copy", "sealed", "slab"):
+        done = uringd("put", source, server.tcp, "--transport", mode)
         assert (done.returncode, done.stdout) == (3, "")
         check_sentence(done.stderr)
-        assert "UNSUPPORTED" in done.stderr
+        assert "UNSUPPORTED" in done.stderr and "Unix socket" in done.stderr
+    done = uringd("put", source, server.unix, "--transport", "copy", "--read-back")
+    assert done.returncode == 2 and "--transport slab" in done.stderr
     assert uringd("put", source, server.unix, "--transport", "socket").returncode == 0
     assert server.published == ["source.bin"]
+
+
+def test_the_receipt_says_how_the_bytes_came(
+    server: ServerProcess, uringd: UringdCommand, source: Path, needs_io_uring: None
+) -> None:
+    for options, transport in [
+        ((), "copy"),
+        (("--transport", "socket"), "unix"),
+        (("--transport", "copy"), "copy"),
+        (("--transport", "sealed"), "sealed"),
+        (("--transport", "slab"), "slab"),
+        (("--transport", "slab", "--read-back"), "slab-read-back"),
+    ]:
+        done = uringd("put", source, server.unix, *options, "--overwrite", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["transport"] == transport
 
 
 def test_what_cannot_be_read_is_a_local_error(

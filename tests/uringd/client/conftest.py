@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import pytest
 import trio
 
+from uringd.ancillary import ANCILLARY_BYTES, ancillary_for, descriptors_of
 from uringd.listeners import listen
 from uringd.urls import UnixUrl
 from uringd.wire import (
@@ -90,6 +93,8 @@ class Wire:
     held: Callable[[Frame], bool] = lambda _: False
     seen: list[Frame] = field(default_factory=list)
     connections: int = 0
+    descriptors: bool = False
+    """Whether descriptors are passed on; else they are lost on the way."""
 
     def sent(self, frame_type: FrameType, *, reply: bool = False) -> list[Frame]:
         return [
@@ -119,8 +124,9 @@ class Wire:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
             try:
                 while True:
-                    header = decode_header(await self._exactly(source, HEADER_BYTES))
-                    payload = await self._exactly(source, header.payload_length)
+                    rights: list[int] = []
+                    header = decode_header(await self._exactly(source, HEADER_BYTES, rights))
+                    payload = await self._exactly(source, header.payload_length, rights)
                     frame_type = header.type
                     count = len(self.sent(frame_type, reply=not from_client))
                     frame = Frame(number, from_client, header, payload, count)
@@ -128,16 +134,32 @@ class Wire:
                     self.seen.append(Frame(number, from_client, header, kept, count))
                     while self.held(frame):
                         await trio.lowlevel.checkpoint()
-                    await sink.send_all(self.rule(frame))
+                    try:
+                        await self._send(sink, self.rule(frame), rights)
+                    finally:
+                        for descriptor in rights:
+                            os.close(descriptor)
             except CutError as cut:
                 await sink.send_all(cut.last)
         nursery.cancel_scope.cancel()
 
+    async def _send(self, sink: trio.SocketStream, frame: bytes, rights: list[int]) -> None:
+        if rights and self.descriptors:
+            sent = await sink.socket.sendmsg([frame], ancillary_for(rights[0]))
+            frame = frame[sent:]
+        await sink.send_all(frame)
+
     @staticmethod
-    async def _exactly(stream: trio.SocketStream, count: int) -> bytes:
+    async def _exactly(stream: trio.SocketStream, count: int, rights: list[int]) -> bytes:
         data = bytearray()
         while len(data) < count:
-            piece = await stream.receive_some(count - len(data))
+            try:
+                piece, ancillary, _, _ = await stream.socket.recvmsg(
+                    count - len(data), ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            except OSError as exc:
+                raise trio.BrokenResourceError from exc
+            rights += descriptors_of(ancillary)
             if not piece:
                 raise EOFError
             data += piece
@@ -145,7 +167,9 @@ class Wire:
 
 
 class OpenWire(Protocol):
-    async def __call__(self, daemon: Daemon, rule: Rule | None = None) -> Wire: ...
+    async def __call__(
+        self, daemon: Daemon, rule: Rule | None = None, *, descriptors: bool = False
+    ) -> Wire: ...
 
 
 class RunClient(Protocol):
@@ -156,10 +180,12 @@ class RunClient(Protocol):
 async def open_wire(tmp_path: Path, nursery: trio.Nursery) -> OpenWire:
     """Put a wire between clients and a server; it ends with the test."""
 
-    async def open_one(daemon: Daemon, rule: Rule | None = None) -> Wire:
+    async def open_one(
+        daemon: Daemon, rule: Rule | None = None, *, descriptors: bool = False
+    ) -> Wire:
         listener = await listen(UnixUrl(str(tmp_path / "wire")))
         assert isinstance(listener.url, UnixUrl)
-        wire = Wire(listener.url, rule or (lambda frame: frame.whole))
+        wire = Wire(listener.url, rule or (lambda frame: frame.whole), descriptors=descriptors)
 
         async def handle(stream: trio.SocketStream) -> None:
             await wire.serve(daemon.unix, stream)

@@ -2,7 +2,15 @@ import pytest
 
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import codes
-from uringd.wire.codes import ADVICE, Durability, ErrorCode, UploadState, is_retryable, next_step
+from uringd.wire.codes import (
+    ADVICE,
+    Durability,
+    ErrorCode,
+    MemoryMode,
+    UploadState,
+    is_retryable,
+    next_step,
+)
 
 
 @pytest.mark.parametrize(
@@ -10,6 +18,7 @@ from uringd.wire.codes import ADVICE, Durability, ErrorCode, UploadState, is_ret
     [
         (ErrorCode, pb.ErrorCode, "ERROR_CODE_"),
         (Durability, pb.Durability, "DURABILITY_"),
+        (MemoryMode, pb.MemoryMode, "MEMORY_MODE_"),
         (UploadState, pb.UploadState, "UPLOAD_STATE_"),
     ],
 )

@@ -99,7 +99,7 @@ def test_noise_with_magic_and_checksum_is_decoded_or_refused(noise: bytes) -> No
         (4, b"\x00", ErrorCode.UNSUPPORTED_VERSION),
         (4, b"\x02", ErrorCode.UNSUPPORTED_VERSION),
         (5, b"\x00", ErrorCode.UNSUPPORTED),
-        (5, b"\x0f", ErrorCode.UNSUPPORTED),
+        (5, b"\x11", ErrorCode.UNSUPPORTED),
         (5, b"\xff", ErrorCode.UNSUPPORTED),
         (6, b"\x02\x00", ErrorCode.BAD_FRAME),
         (6, b"\x04\x00", ErrorCode.BAD_FRAME),
@@ -158,6 +158,7 @@ def test_only_requests_can_be_answered() -> None:
         FrameType.ERROR,
         FrameType.SHUTDOWN,
         FrameType.PAGES,
+        FrameType.PLACED,
     } == set(FrameType) - REQUEST_TYPES
     assert PING.is_request and not PING.is_reply and not DATA.is_request
     assert PING._replace(flags=Flag.REPLY).is_reply

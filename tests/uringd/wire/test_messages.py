@@ -22,8 +22,9 @@ INSTANCE_ID = bytes(16)
 
 
 def test_every_type_but_data_has_its_messages() -> None:
-    assert set(messages.FROM_CLIENT) == REQUEST_TYPES | {FrameType.PAGES}
-    assert set(messages.FROM_SERVER) == set(FrameType) - {FrameType.DATA, FrameType.PAGES}
+    notices = {FrameType.PAGES, FrameType.PLACED}
+    assert set(messages.FROM_CLIENT) == REQUEST_TYPES | notices
+    assert set(messages.FROM_SERVER) == set(FrameType) - {FrameType.DATA} - notices
 
 
 def test_every_message_of_the_proto_file_has_its_place() -> None:

@@ -1,0 +1,108 @@
+"""Attaching shared memory to a connection. PROTOCOL.md, "Shared memory".
+
+`auto` takes `copy` where a server offers it: the promises are those of the stream, and both sides
+save a copy (bench/README.md has the figures). What is asked for by name and cannot be had is
+refused; `auto` goes through the stream then, and the receipt says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from typing import TYPE_CHECKING, Literal
+
+from uringd.client.places import AttachedPlaces, SealedPlaces
+from uringd.errors import ConnectionLostError, RefusedError
+from uringd.urls import UnixUrl
+from uringd.v1 import uringd_pb2 as pb
+from uringd.wire import ErrorCode, FrameType, MemoryMode
+
+if TYPE_CHECKING:
+    from uringd.client.link import Link
+    from uringd.client.places import Places
+    from uringd.urls import Url
+
+Transport = Literal["auto", "socket", "copy", "sealed", "slab"]
+
+MODES = ("copy", "sealed", "slab")
+AUTO = "copy"
+
+
+def wanted(url: Url, transport: Transport) -> tuple[str, ...]:
+    """Name the features to ask for. Raises RefusedError where a mode cannot be had from here."""
+    possible = isinstance(url, UnixUrl) and hasattr(os, "memfd_create")
+    if transport == "socket" or (transport == "auto" and not possible):
+        return ()
+    if not possible:
+        text = (
+            f"{transport} needs a Unix socket of this machine, and Linux; {url} is reached by TCP"
+        )
+        if isinstance(url, UnixUrl):
+            text = f"{transport} needs memfd_create(2), which this system has not"
+        raise RefusedError(ErrorCode.UNSUPPORTED, text)
+    return (AUTO if transport == "auto" else transport,)
+
+
+def check_offered(link: Link, transport: Transport) -> None:
+    """Refuse what a server does not offer: nothing is downgraded in silence."""
+    if transport in MODES and transport not in link.features:
+        text = f"the server at {link.url} does not offer {transport}"
+        raise RefusedError(ErrorCode.UNSUPPORTED, text)
+
+
+async def attach(link: Link, transport: Transport, *, read_back: bool) -> None:
+    """Have the link's chunks go through shared memory, if that was asked for.
+
+    Raises RefusedError, ConnectionLostError.
+    """
+    mode = AUTO if transport == "auto" else transport
+    if link.places is not None or mode not in link.features:
+        return
+    if mode == "sealed":
+        link.places = SealedPlaces(link.chunk_bytes)
+        return
+    try:
+        link.places = await (_copy(link) if mode == "copy" else _slab(link, read_back=read_back))
+    except (RefusedError, OSError) as exc:
+        if transport != "auto":
+            if isinstance(exc, RefusedError):
+                raise
+            text = f"there is no memory to share ({exc.strerror}): take --transport socket"
+            raise RefusedError(ErrorCode.UNSUPPORTED, text) from exc
+        link.features -= {mode}  # once is enough
+
+
+async def _copy(link: Link) -> Places:
+    """Attach memory of ours: one chunk more than there is credit for is filled meanwhile."""
+    size = (link.credit.available + 1) * link.chunk_bytes
+    memory = os.memfd_create("uringd chunks", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(memory, size)
+        mapping = mmap.mmap(memory, size, flags=mmap.MAP_SHARED)
+        message = pb.Attach(mode=_MODE[MemoryMode.COPY], descriptors=1, bytes=size)
+        await link.request(FrameType.ATTACH, message, descriptor=memory)
+    finally:
+        os.close(memory)
+    return AttachedPlaces("copy", mapping, link.chunk_bytes)
+
+
+async def _slab(link: Link, *, read_back: bool) -> Places:
+    """Attach memory of the server's. It is sealed when we have mapped it, not before."""
+    message = pb.Attach(mode=_MODE[MemoryMode.SLAB], read_back=read_back)
+    with link.expecting_descriptor() as came:
+        reply: pb.AttachReply = await link.request(FrameType.ATTACH, message)
+        if len(came) != 1 or reply.descriptors != 1:
+            raise ConnectionLostError(f"the slab of {link.url} was lost on the way")
+        mapping = mmap.mmap(came[0], reply.bytes, flags=mmap.MAP_SHARED)
+    message.mapped = True
+    try:
+        await link.request(FrameType.ATTACH, message)
+    except BaseException:
+        with contextlib.suppress(BufferError):
+            mapping.close()
+        raise
+    return AttachedPlaces("slab", mapping, reply.slot_bytes)
+
+
+_MODE = {mode: pb.MemoryMode.Name(mode) for mode in MemoryMode if mode}

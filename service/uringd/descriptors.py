@@ -1,0 +1,101 @@
+"""Descriptors that travel with frames over a Unix socket (SCM_RIGHTS, unix(7)).
+
+What the kernel does:
+- Descriptors belong to bytes. They come with the receive that takes the first byte they were sent
+  with, and that receive takes no byte of a later send. So what is sent with the first byte of a
+  frame comes with its header, as long as no receive asks for more than the rest of one frame.
+- A receive without room for descriptors closes them without a word. Every other session receives
+  so: nobody can fill the table of descriptors of a server that has asked for none.
+- Where there is room for one, the surplus is closed and MSG_CTRUNC is set. The same flag, and none
+  at all, is what comes when this process has no descriptors left. So a frame states their number,
+  and what came is held against it.
+- Without MSG_CMSG_CLOEXEC a child process would inherit them.
+
+So a descriptor has one owner from the moment it is here: this receiver until `descriptor` hands it
+to a block of code, which closes it at its end. Whatever no frame has asked for is closed before the
+next frame is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from uringd.ancillary import ANCILLARY_BYTES, descriptors_of
+from uringd.client_memory import CLOSER
+from uringd.receiver import Receiver
+from uringd.wire import (
+    NEED_DATA,
+    Connection,
+    ConnectionClosed,
+    Control,
+    Data,
+    ErrorCode,
+    RemoteProtocolError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import trio
+
+
+class DescriptorReceiver(Receiver):
+    """The receiving half of a connection whose frames may bring descriptors."""
+
+    def __init__(self, socket: trio.socket.SocketType, connection: Connection) -> None:
+        super().__init__(socket, connection)
+        self._stream = socket
+        self._frames = connection
+        self._came: list[int] = []
+        self._cut = False
+
+    async def next_event(self) -> Control | Data | ConnectionClosed:
+        """Wait for the next frame. What came with the last one and was not taken is closed."""
+        self.close()
+        while True:
+            event = self._frames.next_event()
+            if event is not NEED_DATA:
+                assert isinstance(event, Control | Data | ConnectionClosed)
+                return event
+            data, ancillary, flags, _ = await self._stream.recvmsg(
+                self._frames.bytes_wanted, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+            self._came += descriptors_of(ancillary)
+            self._cut = self._cut or bool(flags & socket.MSG_CTRUNC)
+            self._frames.receive_data(data)
+
+    async def receive_payload(self, view: memoryview) -> None:
+        """Receive payload, and nothing behind it: the next header may bring a descriptor."""
+        done = self._frames.read_payload_into(view)
+        while done < len(view):
+            count = await self._stream.recv_into(view[done:])
+            if not count:
+                raise RemoteProtocolError(
+                    ErrorCode.BAD_FRAME, "the connection ended in the middle of a chunk"
+                )
+            self._frames.payload_received(count)
+            done += count
+
+    @contextlib.contextmanager
+    def descriptor(self, stated: int) -> Iterator[int]:
+        """Lend the descriptor of the frame that came last, -1 where it is to have none.
+
+        It is closed at the end of the block. Raises RemoteProtocolError (BAD_FRAME) when as many
+        came as `stated` is not.
+        """
+        try:
+            if stated and (self._cut or len(self._came) != stated):
+                came = "more" if self._cut and self._came else str(len(self._came))
+                text = f"a frame says that {stated} descriptor comes with it, and {came} came"
+                raise RemoteProtocolError(ErrorCode.BAD_FRAME, text)
+            yield self._came[0] if stated else -1
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close what came and was not asked for."""
+        while self._came:
+            CLOSER.close(self._came.pop())
+        self._cut = False
