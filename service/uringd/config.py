@@ -36,6 +36,7 @@ BOUNDS: dict[str, tuple[Any, Any]] = {
     "connections_max": (1, 1_000_000),
     "uploads_per_connection_max": (1, 65_536),
     "credit_per_connection": (1, 16_384),
+    "slab_slot_bytes": (ALIGNMENT_BYTES, DATA_BYTES_MAX),
     "slab_bytes_per_connection": (0, 1 << 30),
     "slab_bytes_max": (0, 1 << 40),
     "uploads_max": (1, 100_000_000),
@@ -78,9 +79,12 @@ class Settings:
     """Chunks one connection may have on their way: enough to keep the disk busy while one is
     received, few enough that two greedy connections leave slots for a third."""
 
+    slab_slot_bytes: int = 4 << 20
+    """One slot of a slab, and so the longest chunk in it, where that is more than `slot_bytes`: what
+    is left of a chunk's cost is the same for every size, and nothing is copied into it."""
     slab_bytes_per_connection: int = 16 << 20
-    """What one connection's slab may have, in whole slots: its credit's worth at the defaults. The
-    kernel registers 1 GiB at a time at the most."""
+    """What one connection's slab may have, in whole slots, two at the least: what keeps the disk
+    busy, and a slot to fill meanwhile. The kernel registers 1 GiB at a time at the most."""
     slab_bytes_max: int = 128 << 20
     """What all slabs together may have: eight clients at the defaults. It is locked memory, beside
     the pool's; 0, or less than a slot, offers none."""
@@ -122,5 +126,6 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise ValueError(f"{name} must be {least:,} to {most:,}, not {value:,}")
-        if self.slot_bytes % ALIGNMENT_BYTES:
-            raise ValueError(f"slot_bytes must be a multiple of {ALIGNMENT_BYTES}")
+        for name in ("slot_bytes", "slab_slot_bytes"):
+            if getattr(self, name) % ALIGNMENT_BYTES:
+                raise ValueError(f"{name} must be a multiple of {ALIGNMENT_BYTES}")

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 MODES = ("copy", "sealed", "slab")
 
+SLAB_SLOTS_MIN = 2
+"""One slot is filled while the disk reads the other."""
+
 
 def offered(server: Server, transport: str) -> tuple[str, ...]:
     """Say which modes a connection can have: descriptors travel over Unix sockets only.
@@ -48,7 +51,7 @@ def offered(server: Server, transport: str) -> tuple[str, ...]:
     """
     if transport != "unix" or server.backend == "threads" or not hasattr(os, "memfd_create"):
         return ()
-    return MODES if server.slabs.bytes_max >= server.slot_bytes else MODES[:2]
+    return MODES if server.slabs.bytes_max >= SLAB_SLOTS_MIN * server.slot_bytes else MODES[:2]
 
 
 class CopyMemory:
@@ -138,10 +141,13 @@ class Placing:
         return pb.AttachReply(bytes=slab.size, slot_bytes=slab.slot_bytes)
 
     async def _make_slab(self, *, read_back: bool) -> Slab:
-        server = self._server
-        per_session = server.settings.slab_bytes_per_connection // server.slot_bytes
-        count = max(1, min(self._session.acks.granted, per_session))
-        size = count * server.slot_bytes
+        server, settings = self._server, self._server.settings
+        slot_bytes = server.slot_bytes  # what is read back goes into a slot of the pool
+        if not read_back:
+            slot_bytes = max(slot_bytes, settings.slab_slot_bytes)
+        per_session = max(SLAB_SLOTS_MIN, settings.slab_bytes_per_connection // slot_bytes)
+        count = min(self._session.acks.granted, per_session)
+        size = count * slot_bytes
         server.slabs.take(size)
         try:
             with trio.CancelScope(shield=True):  # zeroing takes a millisecond for each 4 MiB
@@ -150,7 +156,7 @@ class Placing:
                     server.ring.reactor,
                     server.slabs,
                     count,
-                    server.slot_bytes,
+                    slot_bytes,
                 )
         except OSError as exc:
             server.slabs.give_back(size)
@@ -166,8 +172,11 @@ class Placing:
         if not needed & self._session.features:
             text = f"{' or '.join(sorted(needed))} is not in force"
             raise RemoteProtocolError(ErrorCode.OUT_OF_ORDER, text)
-        if message.length > self._server.slot_bytes:
-            text = f"a chunk of {message.length} bytes, at most {self._server.slot_bytes} go"
+        limit, memory = self._server.slot_bytes, self._memory
+        if isinstance(memory, Slab) and not message.descriptors:
+            limit = memory.slot_bytes
+        if message.length > limit:
+            text = f"a chunk of {message.length} bytes, at most {limit} go"
             raise RemoteProtocolError(ErrorCode.TOO_LARGE, text)
         if max(message.offset, message.memory_offset) + message.length > OFFSET_MAX:
             raise RemoteProtocolError(ErrorCode.OUT_OF_RANGE, "a chunk ends past 2^63-1")

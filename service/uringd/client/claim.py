@@ -125,5 +125,8 @@ class Claim:
     ) -> None:
         self.epoch = reply.epoch
         self._held = True
-        filling.fit(min(reply.chunk_bytes, link.chunk_bytes), link.credit.available)
+        chunk_bytes = min(reply.chunk_bytes, link.chunk_bytes)
+        if link.places is not None:
+            chunk_bytes = link.places.chunk_bytes or chunk_bytes
+        filling.fit(chunk_bytes, link.credit.available)
         lane.attach(link, reply.upload, instance_id)

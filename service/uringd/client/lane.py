@@ -158,6 +158,8 @@ class Lane:
         """Send a piece as one chunk, when there is credit."""
         link = self.link
         assert link is not None
+        if piece.length > self._filling.chunk_bytes and not self._filling.is_lacking(piece):
+            return  # it was cut for a session that took longer ones
         await self.prepare()
         whole = self.load(piece, source)
         while not link.credit.available:

@@ -47,9 +47,13 @@ class Place:
 
 
 class Places(Protocol):
-    """The shared memory of one connection. `mode` is the feature's name."""
+    """The shared memory of one connection.
+
+    `mode` is the feature's name, `chunk_bytes` the longest chunk; 0: what the server takes.
+    """
 
     mode: str
+    chunk_bytes: int
 
     async def take(self, link: Link) -> Place:
         """Wait for a place for a chunk. Raises what `Link.next_event` does, OSError."""
@@ -76,6 +80,7 @@ class AttachedPlaces:
     def __init__(self, mode: str, mapping: mmap.mmap, slot_bytes: int) -> None:
         self.mode = mode
         self._memory = memoryview(mapping)
+        self.chunk_bytes = slot_bytes if mode == "slab" else 0
         self._slot_bytes = slot_bytes
         self._free = list(range(0, len(self._memory), slot_bytes))
         self._sent: set[int] = set()
@@ -119,11 +124,12 @@ class SealedPlaces:
 
     def __init__(self, chunk_bytes: int) -> None:
         self.mode = "sealed"
-        self._chunk_bytes = chunk_bytes
+        self.chunk_bytes = 0
+        self._memory_bytes = chunk_bytes
 
     async def take(self, link: Link) -> Place:  # noqa: ARG002  # Places'
         """Make memory for a chunk."""
-        length = self._chunk_bytes
+        length = self._memory_bytes
         memory = os.memfd_create("uringd chunk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(memory, length)
