@@ -80,8 +80,9 @@ class Settings:
     received, few enough that two greedy connections leave slots for a third."""
 
     slab_slot_bytes: int = 4 << 20
-    """One slot of a slab, and so the longest chunk in it, where that is more than `slot_bytes`: what
-    is left of a chunk's cost is the same for every size, and nothing is copied into it."""
+    """One slot of a slab, and so the longest chunk in it, where that is more than `slot_bytes`:
+    what is left of a chunk's cost is the same for every size. 4 MiB took two thirds of the CPU of
+    2 MiB, 8 MiB three quarters of that, in a slab of half as many slots."""
     slab_bytes_per_connection: int = 16 << 20
     """What one connection's slab may have, in whole slots, two at the least: what keeps the disk
     busy, and a slot to fill meanwhile. The kernel registers 1 GiB at a time at the most."""

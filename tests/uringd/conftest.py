@@ -452,6 +452,7 @@ def serving(tmp_path: Path, until: Until) -> Serving:
         settings.setdefault("root", tmp_path / "root")
         settings.setdefault("slots", SLOTS)
         settings.setdefault("slot_bytes", SLOT_BYTES)
+        settings.setdefault("slab_slot_bytes", SLOT_BYTES)
         listening = (UnixUrl(str(tmp_path / "socket")), TcpUrl("127.0.0.1", 0))
         settings.setdefault("listen", listening)
         chosen = Settings(**settings)

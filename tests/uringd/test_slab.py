@@ -258,7 +258,7 @@ async def test_slabs_are_bounded_and_come_back_when_their_sessions_end(
         await until(lambda: count_descriptors() == before)
 
 
-@pytest.mark.parametrize(("bytes_max", "count"), [(3 * SLOT_BYTES, 3), (SLOT_BYTES // 2, 1)])
+@pytest.mark.parametrize(("bytes_max", "count"), [(3 * SLOT_BYTES, 3), (SLOT_BYTES // 2, 2)])
 async def test_a_connections_slab_is_no_longer_than_the_setting(
     serving: Serving, open_peer: OpenPeer, bytes_max: int, count: int
 ) -> None:
@@ -269,6 +269,28 @@ async def test_a_connections_slab_is_no_longer_than_the_setting(
         slab = await attach_slab(peer)
         os.close(slab.fd)
         assert len(slab) == count * SLOT_BYTES
+
+
+async def test_a_slabs_slots_may_be_longer_than_the_pools(
+    serving: Serving, open_peer: OpenPeer, content: Content
+) -> None:
+    """But not those whose chunks are read back, which is into a slot of the pool."""
+    data = content(4 * SLOT_BYTES)
+    async with (
+        serving(slab_slot_bytes=4 * SLOT_BYTES) as daemon,
+        open_peer(daemon.unix, "slab") as peer,
+        open_peer(daemon.unix, "slab") as careful,
+    ):
+        slab = await attach_slab(peer)
+        os.close(slab.fd)
+        assert slab.slot_bytes == 4 * SLOT_BYTES
+        handle = await peer.create()
+        await place(peer, handle, 0, data, fill(slab, 1, data))
+        await peer.commit(handle, len(data))
+        small = await attach_slab(careful, read_back=True)
+        os.close(small.fd)
+        assert small.slot_bytes == SLOT_BYTES
+    assert (daemon.root / "file").read_bytes() == data
 
 
 async def test_slabs_can_be_switched_off(serving: Serving, open_peer: OpenPeer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from uringd.conformance.watch import Watch, code_of
 from uringd.urls import TcpUrl
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
+    DESCRIPTORS_MAX,
     HEADER_BYTES,
     Control,
     ErrorCode,
@@ -54,16 +56,24 @@ class Peer:
         self.shutdowns: list[pb.Shutdown] = []
         self.features: frozenset[str] = frozenset()
         self.unfinished: set[str] = set()
+        self.descriptors: list[int] = []
+        """What came with frames, over a Unix socket; closed with the connection."""
 
     # What is sent.
 
-    async def send(self, data: bytes) -> None:
-        """Send bytes. A server that has closed is no error here: its last words are to be read."""
+    async def send(self, data: bytes, descriptor: int = -1) -> None:
+        """Send bytes, over a Unix socket with a descriptor if one is given.
+
+        A server that has closed is no error here: its last words are to be read.
+        """
         with (
             anyio.move_on_after(self._timeout_s) as scope,
             contextlib.suppress(anyio.BrokenResourceError, OSError),
         ):
-            await self._stream.send(data)
+            if descriptor >= 0 and isinstance(self._stream, anyio.abc.UNIXSocketStream):
+                await self._stream.send_fds(data, [descriptor])
+            else:
+                await self._stream.send(data)
         if scope.cancelled_caught:
             raise FailedError(
                 "the server to go on reading", f"no byte taken in {self._timeout_s} s"
@@ -76,6 +86,8 @@ class Peer:
 
     async def cut(self) -> None:
         """Close the connection without a word."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(self._stream)
 
@@ -149,6 +161,10 @@ class Peer:
         """Send a request and return the ERROR that answers it, which is to have one of `codes`."""
         frame, cookie = self.frame(frame_type, message, upload)
         await self.send(frame)
+        return await self.refused(cookie, *codes)
+
+    async def refused(self, cookie: int, *codes: ErrorCode) -> pb.Error:
+        """Wait for the ERROR that answers a request that was sent."""
         return refused(await self.answer(cookie), *codes)
 
     async def notice(self, code: ErrorCode, upload: int, offset: int | None = None) -> pb.Error:
@@ -287,11 +303,20 @@ class Peer:
         elif event.upload:
             self.notices.append(event)
 
+    async def _receive_some(self) -> bytes:
+        if not isinstance(self._stream, anyio.abc.UNIXSocketStream):
+            return await self._stream.receive(RECEIVE_BYTES_MAX)
+        data, descriptors = await self._stream.receive_fds(RECEIVE_BYTES_MAX, DESCRIPTORS_MAX)
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+        self.descriptors += descriptors
+        return data
+
     async def _take(self, count: int) -> bytes | None:
         """Take bytes; None where the stream ends before the first of them."""
         while len(self._buffer) < count:
             try:
-                self._buffer += await self._stream.receive(RECEIVE_BYTES_MAX)
+                self._buffer += await self._receive_some()
             except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
                 if self._buffer:
                     raise FailedError("whole frames", "the end within one") from None

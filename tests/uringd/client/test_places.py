@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,27 @@ async def test_a_slab_that_is_read_back_says_so(
 
     assert (await run_client(upload)).transport == "slab-read-back"
     assert (daemon.root / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_an_upload_goes_on_with_a_slab_of_shorter_slots(
+    serving: Serving, open_wire: OpenWire, content: Content, way: Way
+) -> None:
+    """What was cut for longer ones is cut again: another server, or its settings, came between."""
+    data = content(LENGTH)
+    async with serving(slab_slot_bytes=4 * SLOT_BYTES) as daemon:
+
+        def rule(frame: Frame) -> bytes:
+            if frame.is_a(FrameType.PLACED, 4):
+                settings = replace(daemon.server.settings, slab_slot_bytes=SLOT_BYTES)
+                daemon.server.settings = settings
+                frame.cut()
+            return frame.whole
+
+        wire = await open_wire(daemon, rule, descriptors=True)
+        receipt = await way(wire.url, data, "slab")
+        assert (receipt.crc32c, receipt.resumed) == (f"{crc32c(data):08x}", 1)
+        assert (daemon.root / "file").read_bytes() == data
 
 
 async def test_only_a_slab_is_read_back(daemon: Daemon) -> None:

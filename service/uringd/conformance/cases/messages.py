@@ -217,6 +217,30 @@ _REQUESTS = [
         ("commit-with-an-unknown-durability",),
         upload=1,
     ),
+    Bad(
+        35,
+        "Attach without a mode",
+        BAD_FRAME,
+        FrameType.ATTACH,
+        pb.Attach(bytes=4096, descriptors=1),
+        ("attach-without-a-mode",),
+    ),
+    Bad(
+        36,
+        "Attach of an unknown mode",
+        BAD_FRAME,
+        FrameType.ATTACH,
+        b"\x08\3",
+        ("attach-of-an-unknown-mode",),
+    ),
+    Bad(
+        37,
+        "Attach with two descriptors",
+        OUT_OF_RANGE,
+        FrameType.ATTACH,
+        pb.Attach(mode=pb.MEMORY_MODE_COPY, bytes=4096, descriptors=2),
+        ("attach-with-two-descriptors",),
+    ),
 ]
 
 _PAGES = [
@@ -262,6 +286,33 @@ _PAGES = [
     ),
 ]
 
+_PLACED = [
+    Bad(
+        38,
+        "Placed without a length",
+        BAD_FRAME,
+        FrameType.PLACED,
+        pb.Placed(offset=4096),
+        ("placed-without-a-length",),
+    ),
+    Bad(
+        39,
+        "Placed with two descriptors",
+        OUT_OF_RANGE,
+        FrameType.PLACED,
+        pb.Placed(length=4096, descriptors=2),
+        ("placed-with-two-descriptors",),
+    ),
+    Bad(
+        43,
+        "Placed at an offset of 2^63",
+        OUT_OF_RANGE,
+        FrameType.PLACED,
+        pb.Placed(offset=TOO_FAR, length=4096),
+        ("placed-at-2-to-the-63",),
+    ),
+]
+
 
 def _bytes(payload: Message | bytes) -> bytes:
     return payload if isinstance(payload, bytes) else payload.SerializeToString()
@@ -287,10 +338,17 @@ async def _pages_are_refused(target: Target, bad: Bad) -> None:
         await peer.ended(bad.code)
 
 
+async def _placed_is_refused(target: Target, bad: Bad) -> None:
+    async with target.session() as peer:
+        await peer.send(raw(bad.frame_type, _bytes(bad.payload), upload=1))
+        await peer.ended(bad.code)
+
+
 for _table, _look, _needs in (
     (_HELLO, _hello_is_refused, ()),
     (_REQUESTS, _request_is_refused, ()),
     (_PAGES, _pages_are_refused, ("page-checksums",)),
+    (_PLACED, _placed_is_refused, ()),
 ):
     for _bad in _table:
         SECTION.add(
