@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="How the bytes travel; the last three are by shared memory, over a Unix socket. "
-    "auto: copy where it can be had.",
+    "auto is socket.",
 )
 @click.option(
     "--read-back",

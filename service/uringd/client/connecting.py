@@ -266,8 +266,8 @@ async def connect(
     whose connection broke goes on trying without progress, with a server that can resume.
 
     `transport` is how chunks travel: "socket", or, to a server on the same machine, by shared
-    memory: "copy", "sealed" or "slab" (PROTOCOL.md, "Shared memory"). "auto" is "copy" where the
-    server offers it; the receipt says what it was. With a slab the checksum is only our word:
+    memory: "copy", "sealed" or "slab" (PROTOCOL.md, "Shared memory"). "auto" is "socket";
+    the receipt says what it was. With a slab the checksum is only our word:
     `read_back` has the server read every chunk from the disk before it acknowledges it.
     Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...;
     UNSUPPORTED for a transport that cannot be had).

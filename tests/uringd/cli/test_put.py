@@ -208,7 +208,7 @@ def test_the_receipt_says_how_the_bytes_came(
     server: ServerProcess, uringd: UringdCommand, source: Path, needs_io_uring: None
 ) -> None:
     for options, transport in [
-        ((), "copy"),
+        ((), "unix"),
         (("--transport", "socket"), "unix"),
         (("--transport", "copy"), "copy"),
         (("--transport", "sealed"), "sealed"),

@@ -12,7 +12,7 @@ import pytest
 
 from tests.uringd.client.test_resuming import Bytes, cut_off
 from uringd.client import Receipt, connect
-from uringd.errors import RefusedError
+from uringd.errors import ClientError, RefusedError
 from uringd.wire import ErrorCode, FrameType, crc32c
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ async def daemon(serving: Serving) -> AsyncIterator[Daemon]:
         yield running
 
 
-async def by_writing(url: Url, data: bytes, mode: Transport, lanes: int = 1) -> Receipt:
+async def by_writing(
+    url: Url, data: bytes, mode: Transport, lanes: int = 1, retry_s: float = 60
+) -> Receipt:
     async with (
-        connect(url, transport=mode) as client,
+        connect(url, transport=mode, retry_s=retry_s) as client,
         client.upload("file", lanes=lanes) as upload,
     ):
         for start in range(0, len(data), 100_000):
@@ -164,27 +166,23 @@ async def test_only_a_slab_is_read_back(daemon: Daemon) -> None:
             pass
 
 
-async def test_auto_copies_over_a_unix_socket_and_streams_over_tcp(
-    daemon: Daemon, content: Content
-) -> None:
-    urls: list[tuple[Url, str]] = [(daemon.unix, "copy"), (daemon.tcp, "tcp")]
+async def test_auto_is_the_stream(daemon: Daemon, content: Content) -> None:
+    urls: list[tuple[Url, str]] = [(daemon.unix, "unix"), (daemon.tcp, "tcp")]
     for url, transport in urls:
         async with connect(url) as client, client.upload(transport) as upload:
             await upload.write(content(LENGTH))
             assert (await upload.commit()).transport == transport
 
 
-async def test_auto_streams_where_descriptors_are_lost_on_the_way(
-    daemon: Daemon, open_wire: OpenWire, content: Content
+@pytest.mark.parametrize("mode", ["copy", "slab"])
+async def test_a_mode_whose_descriptors_are_lost_on_the_way_is_refused(
+    daemon: Daemon, open_wire: OpenWire, content: Content, mode: Transport
 ) -> None:
-    """As through a proxy: what is asked for by name is refused there."""
+    """As by a proxy."""
     wire = await open_wire(daemon)
-    async with connect(wire.url) as client, client.upload("file") as upload:
-        await upload.write(content(LENGTH))
-        assert (await upload.commit()).transport == "unix"
-    with pytest.raises(RefusedError, match="descriptor") as caught:
-        await by_writing(wire.url, content(LENGTH), "copy")
-    assert not caught.value.retryable
+    with pytest.raises(ClientError, match=r"descriptor|lost on the way"):
+        await by_writing(wire.url, content(LENGTH), mode, retry_s=0)
+    assert daemon.published == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -204,9 +202,7 @@ async def test_a_server_without_it_is_asked_in_vain(serving: Serving) -> None:
                 pass
 
 
-async def test_slabs_that_are_used_up_are_refused_and_auto_needs_none(
-    serving: Serving, content: Content
-) -> None:
+async def test_slabs_that_are_used_up_are_refused(serving: Serving, content: Content) -> None:
     async with (
         serving(slab_bytes_max=8 * SLOT_BYTES) as daemon,
         connect(daemon.unix, transport="slab") as client,
@@ -215,7 +211,6 @@ async def test_slabs_that_are_used_up_are_refused_and_auto_needs_none(
         await upload.write(content(SLOT_BYTES))
         with pytest.raises(RefusedError, match="slab_bytes_max"):
             await by_writing(daemon.unix, content(LENGTH), "slab")
-        assert (await by_writing(daemon.unix, content(LENGTH), "auto")).transport == "copy"
 
 
 @pytest.mark.parametrize("mode", [*MODES, "socket"])
