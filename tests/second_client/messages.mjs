@@ -178,6 +178,11 @@ export function decode(name, bytes) {
   while (!reader.atEnd) {
     const tag = reader.tag();
     const field = MESSAGES[name].find((each) => each.number === tag.number);
+    if (field?.repeated && tag.wireType === LENGTH && WIRE_TYPES[field.type] !== LENGTH) {
+      const packed = new Reader(reader.prefixed()); // how proto3 writes repeated numbers
+      while (!packed.atEnd) made[field.name].push(packed.value(field));
+      continue;
+    }
     if (field === undefined || tag.wireType !== WIRE_TYPES[field.type]) {
       reader.skip(tag); // what a newer peer added
       continue;
@@ -211,11 +216,14 @@ const NEEDED = {
   UploadInfo: ["upload_id", "state"],
   Error: ["code"],
   Range: ["length"],
+  AttachReply: ["bytes"],
 };
 const FORMS = {
   chunk_bytes_max: bound(1, 16777216),
   chunk_bytes: bound(1, 16777216),
   alignment: bound(1, 16777216),
+  slot_bytes: bound(0, 16777216),
+  descriptors: bound(0, 1),
 };
 
 function check(name, field, value) {
@@ -224,7 +232,10 @@ function check(name, field, value) {
   if (NEEDED[name]?.includes(field.name) && (value.length ?? Number(value)) === 0) {
     throw bad(`${where} is needed`);
   }
-  if (field.type === "uint64" && field.name !== "upload") bound(0n, POSITION_MAX)(value, where);
+  if (field.type === "uint64" && field.name !== "upload") {
+    for (const each of field.repeated ? value : [value]) bound(0n, POSITION_MAX)(each, where);
+  }
+  if (field.name === "released" && value.length > 1024) throw bad(`${where} has ${value.length}`);
   if (field.type === "enum" && nameOf(field.of, value) === undefined) throw bad(where);
   if (field.name === "instance_id" && value.length !== 16) throw bad(`${where} is not of 16 bytes`);
   if (field.name === "upload_id" && !/^[0-9a-f]{32}$/.test(value)) throw bad(`${where}: ${value}`);

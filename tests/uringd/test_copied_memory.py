@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -117,8 +118,8 @@ async def test_memory_that_is_not_what_was_said_costs_the_chunk(
 
 
 @pytest.fixture
-def fuse_file(tmp_path: Path) -> Iterator[int]:
-    """A file of a file system that is a program's (FUSE)."""
+def fuse_file(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A file of a file system that is a program's (FUSE), and the program."""
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         pytest.skip("mounting FUSE needs root, and /dev/fuse")
     point, image = tmp_path / "fuse", tmp_path / "image"
@@ -130,7 +131,8 @@ def fuse_file(tmp_path: Path) -> Iterator[int]:
         if child.stdout.readline() != b"mounted\n":
             pytest.skip("FUSE cannot be mounted here")
         fd = os.open(point / "disk", os.O_RDWR)
-        yield fd
+        yield fd, child
+        child.send_signal(signal.SIGCONT)
         os.close(fd)
         subprocess.run(["umount", "-l", point], check=True)
 
@@ -189,15 +191,22 @@ async def test_what_is_no_memory_is_refused_and_closed(
         os.close(await attach_memory(peer, b"x" * 4096))  # the session goes on
 
 
-def test_a_file_of_fuse_is_refused(
-    fuse_file: int, serving: Serving, open_peer: OpenPeer, until: Until
+def test_a_file_of_fuse_that_never_answers_is_refused_and_stops_nobody(
+    fuse_file: tuple[int, subprocess.Popen[bytes]], serving: Serving, open_peer: OpenPeer
 ) -> None:
-    """Not even its size is asked for: its file system is the client's, and need not answer."""
+    """Not its size is asked for, and not even its close is waited for."""
+    fd, program = fuse_file
 
     async def main() -> None:
-        async with serving() as daemon, open_peer(daemon.unix, "copy") as peer:
-            refusal = await attach(peer, SLOT_BYTES, [fuse_file])
+        async with serving() as daemon, open_peer(daemon.unix, "copy", "sealed") as peer:
+            program.send_signal(signal.SIGSTOP)
+            refusal = await attach(peer, SLOT_BYTES, [fd])
             assert isinstance(refusal, Refusal) and refusal.code == ErrorCode.UNSUPPORTED
+            handle = await peer.create()
+            await place(peer, handle, 0, bytes(4096), 0, [fd])
+            _, error = await peer.notice()
+            assert error.code == ErrorCode.UNSUPPORTED
+            await peer.ask(FrameType.PING, pb.Ping())
 
     trio.run(main)
 

@@ -204,12 +204,14 @@ def _check(message: Message) -> None:
                 )
             if name in _ENUMS and value not in _ENUMS[name]:
                 _refuse(message, f"has {name} {value}, which is none")
+        elif name == "released" and max(value) > OFFSET_MAX:
+            _refuse(message, "releases memory past 2^63-1", ErrorCode.OUT_OF_RANGE)
         elif name in _CHECKS and not _CHECKS[name](value):
             _refuse(message, f"has a {name} that is malformed or too long")
 
 
-def _refuse(message: Message, what: str) -> None:
-    raise RemoteProtocolError(ErrorCode.BAD_FRAME, f"{type(message).__name__} {what}")
+def _refuse(message: Message, what: str, code: ErrorCode = ErrorCode.BAD_FRAME) -> None:
+    raise RemoteProtocolError(code, f"{type(message).__name__} {what}")
 
 
 def _is_text(text: str) -> bool:
@@ -261,7 +263,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "durable": _are_ranges,
     "missing": _are_ranges,
     "page_crc32c": lambda value: len(value) <= PAGES_MAX,
-    "released": lambda value: len(value) <= RANGES_MAX and max(value) <= OFFSET_MAX,
+    "released": lambda value: len(value) <= RANGES_MAX,
     "files": _are_entries,
     "uploads": _are_entries,
     "file": _is_entry,
