@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from uringio import _binding
 from uringio._ring.many import IN_FLIGHT_MAX, MANY_MAX, STARTED
+from uringio._ring.pool import MEMORIES_MAX, SLOTS_MAX
 from uringio.exceptions import BrokenError
 
 if TYPE_CHECKING:
@@ -91,9 +92,16 @@ class Memories:
     def __init__(self) -> None:
         self._free: list[int] | None = None
 
-    def offer(self, entries: range | None) -> None:
-        """Use these entries of the table; None: there is no table."""
-        self._free = None if entries is None else list(entries)
+    def make_table(self, ring: Any, slots_max: int) -> bool:
+        """Make room for so many slots, and for memory behind them; False: the kernel has no such.
+
+        A table that entries are put into one by one is from Linux 5.19.
+        """
+        entries = min(SLOTS_MAX, slots_max + MEMORIES_MAX)
+        if lib.io_uring_register_buffers_sparse(ring, entries):
+            return False
+        self._free = list(range(slots_max, entries))
+        return True
 
     def register(self, ring: Any, address: int, length: int) -> int:
         """Fill an entry: its index, or -errno."""

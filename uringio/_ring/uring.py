@@ -27,7 +27,6 @@ from uringio._ring import libc
 from uringio._ring.beside import Beside, Memories
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import Opcode, Operation
-from uringio._ring.pool import MEMORIES_MAX, SLOTS_MAX
 from uringio._ring.ring import OwnedRing, RingCounts
 from uringio._ring.unavailable import reason, why_unavailable
 from uringio.exceptions import BrokenError, ClosedError, UnavailableError
@@ -273,10 +272,7 @@ class UringRing(OwnedRing):
     def register(self, pool: BufferPool) -> None:
         """Register the pool's slots, fewer where RLIMIT_MEMLOCK refuses some, and make room."""
         self._check_owner()
-        entries = min(SLOTS_MAX, pool.slots_max + MEMORIES_MAX)
-        result = lib.io_uring_register_buffers_sparse(self._ring, entries)
-        self._sparse = result == 0
-        self._memories.offer(range(pool.slots_max, entries) if self._sparse else None)
+        self._sparse = self._memories.make_table(self._ring, pool.slots_max)
         self._register(pool.increments[0])
         if pool.slots_max > pool.slots_min and not self._sparse:
             self.features.note(

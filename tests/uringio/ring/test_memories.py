@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uringio import _binding
-from uringio._ring import beside, uring
+from uringio._ring import beside
 from uringio._ring.pool import MEMORIES_MAX
 from uringio.lowlevel import BufferPool, RingLike, ThreadRing, operations
 from uringio.testing import SimulatedRing
@@ -102,7 +102,6 @@ def test_a_kernel_without_a_sparse_table_registers_none(
         def io_uring_register_buffers_sparse(self, ring: Any, count: int) -> int:
             return -errno.EINVAL
 
-    monkeypatch.setattr(uring, "lib", Older())
     monkeypatch.setattr(beside, "lib", Older())
     pool = BufferPool(2, 4096)
     ring.register(pool)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from uringio import _binding
-from uringio._ring import uring
+from uringio._ring import beside
 from uringio.lowlevel import (
     BufferPool,
     RingLike,
@@ -81,7 +81,7 @@ def test_a_kernel_without_a_sparse_table_grows_unregistered_and_says_so(
         def io_uring_register_buffers_sparse(self, ring: Any, count: int) -> int:
             return -errno.EINVAL
 
-    monkeypatch.setattr(uring, "lib", Older())
+    monkeypatch.setattr(beside, "lib", Older())
     pool = BufferPool(2, 4096, 4)
     ring.register(pool)
     assert ring.features.registered_slots == 2
