@@ -14,10 +14,7 @@ Which of these it was is in the receipt.
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING
-
-import trio
 
 from uringd.client_memory import SealedSlot, check_attached, check_sealed
 from uringd.config import ALIGNMENT_BYTES
@@ -76,7 +73,7 @@ class Placing:
         self._receiver = receiver
         self._memory: CopyMemory | Slab | None = None
 
-    async def attach(self, message: pb.Attach) -> pb.AttachReply:
+    def attach(self, message: pb.Attach) -> pb.AttachReply:
         """Attach memory. Raises UploadError, RemoteProtocolError."""
         copied = MemoryMode(message.mode) is MemoryMode.COPY
         mode = "copy" if copied else "slab"
@@ -89,7 +86,7 @@ class Placing:
                 text = "a session attaches memory once" if self._memory else "no slab was asked for"
                 raise UploadError(ErrorCode.OUT_OF_ORDER, text)
             if not copied:
-                slab = await self._make_slab(read_back=message.read_back)
+                slab = self._make_slab(read_back=message.read_back)
                 return pb.AttachReply(bytes=slab.size, slot_bytes=slab.slot_bytes, descriptors=1)
             if fd < 0:
                 raise UploadError(ErrorCode.UNSUPPORTED, "no memory came: send its descriptor")
@@ -140,7 +137,7 @@ class Placing:
             raise
         return pb.AttachReply(bytes=slab.size, slot_bytes=slab.slot_bytes)
 
-    async def _make_slab(self, *, read_back: bool) -> Slab:
+    def _make_slab(self, *, read_back: bool) -> Slab:
         server, settings = self._server, self._server.settings
         slot_bytes = server.slot_bytes  # what is read back goes into a slot of the pool
         if not read_back:
@@ -150,14 +147,8 @@ class Placing:
         size = count * slot_bytes
         server.slabs.take(size)
         try:
-            with trio.CancelScope(shield=True):  # zeroing takes a millisecond for each 4 MiB
-                slab = await trio.to_thread.run_sync(
-                    partial(Slab, read_back=read_back),
-                    server.ring.reactor,
-                    server.slabs,
-                    count,
-                    slot_bytes,
-                )
+            reactor = server.ring.reactor
+            slab = Slab(reactor, server.slabs, count, slot_bytes, read_back=read_back)
         except OSError as exc:
             server.slabs.give_back(size)
             text = f"there is no memory for a slab ({exc.strerror}): do without"

@@ -205,7 +205,7 @@ async def attach(session: Session, event: Control) -> pb.AttachReply:
     """Attach memory for chunks that do not pass through the stream."""
     if session.placing is None:
         raise UploadError(ErrorCode.UNSUPPORTED, "no shared memory is in force in this session")
-    return await session.placing.attach(event.message)
+    return session.placing.attach(event.message)
 
 
 HANDLERS: dict[FrameType, Handler] = {

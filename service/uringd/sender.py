@@ -38,7 +38,7 @@ class Sender:
         self._timeout_s = send_timeout_s
         self._frames: deque[tuple[bytes, int]] = deque()
         self._due = False
-        self._ended = False
+        self._ended = self._gone = False
         self._work = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -58,6 +58,9 @@ class Sender:
 
         A `descriptor` travels with its first byte, and is closed after that, or at the end.
         """
+        if self._gone:
+            _close(descriptor)
+            return
         self._frames.append((frame, descriptor))
         self._work.unpark()
 
@@ -82,6 +85,7 @@ class Sender:
                 elif self._ended:
                     return
         finally:
+            self._gone = True
             for _, descriptor in self._frames:
                 _close(descriptor)
 

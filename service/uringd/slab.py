@@ -13,6 +13,11 @@ the order is: map here, send the descriptor, let the client map, and seal when i
 and only then register, for until then pages may still be exchanged. A kernel before 5.1 lacks the
 seal and so has no slabs.
 
+Its pages are the client's to touch first: the kernel counts a page for who did, and a client that
+keeps its mapping when its session has ended keeps the pages, which no seal lets us take back. So
+it is the client's memory that they come out of, and a page that nobody has touched is refused
+rather than made here.
+
 What stays possible is what a slab is for: the client changes bytes at any time, also while the disk
 reads them. That can give it other bytes in its own file than it meant, and nothing else.
 
@@ -32,6 +37,7 @@ import os
 from typing import TYPE_CHECKING
 
 from uringd.client_memory import (
+    BLOCK_BYTES,
     F_ADD_SEALS,
     F_SEAL_FUTURE_WRITE,
     F_SEAL_GROW,
@@ -73,7 +79,7 @@ class SlabBudget:
 
 
 class Slab:
-    """`count` slots of `slot_bytes` bytes, mapped and touched. Raises OSError.
+    """`count` slots of `slot_bytes` bytes, mapped and not touched. Raises OSError.
 
     The caller has counted it in `budget`, which `close` gives it back to.
     """
@@ -93,7 +99,7 @@ class Slab:
         try:
             os.ftruncate(self.fd, self.size)
             fcntl.fcntl(self.fd, F_ADD_SEALS, SIZE_SEALS)
-            self._map = mmap.mmap(self.fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            self._map = mmap.mmap(self.fd, self.size, flags=mmap.MAP_SHARED)
         except BaseException:
             os.close(self.fd)
             raise
@@ -108,12 +114,18 @@ class Slab:
         return self._index >= 0
 
     def seal(self) -> None:
-        """Seal and register it: the client has mapped it. Raises UploadError (UNSUPPORTED)."""
+        """Seal and register it: the client has mapped and filled it.
+
+        Raises UploadError (UNSUPPORTED).
+        """
         try:
             fcntl.fcntl(self.fd, F_ADD_SEALS, LAST_SEALS)
         except OSError as exc:
             text = f"the slab cannot be sealed ({exc.strerror}): Linux has the seal from 5.1 on"
             raise UploadError(ErrorCode.UNSUPPORTED, text) from exc
+        if os.fstat(self.fd).st_blocks * BLOCK_BYTES < self.size:
+            text = "the slab has pages that are not there: touch all of it (MAP_POPULATE) first"
+            raise UploadError(ErrorCode.UNSUPPORTED, text)
         anchor = ctypes.c_char.from_buffer(self._map)
         address = ctypes.addressof(anchor)
         del anchor  # a live export would keep the mapping from closing

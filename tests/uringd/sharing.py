@@ -118,7 +118,7 @@ async def say_mapped(peer: Peer) -> Refusal | pb.AttachReply:
 async def attach_slab(peer: Peer, *, read_back: bool = False) -> Slab:
     """Have a slab, mapped and sealed."""
     fd, reply = await ask_for_slab(peer, read_back=read_back)
-    memory = mmap.mmap(fd, reply.bytes, flags=mmap.MAP_SHARED)
+    memory = mmap.mmap(fd, reply.bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     again = await say_mapped(peer)
     assert isinstance(again, pb.AttachReply), again
     return Slab(fd, memory, reply.slot_bytes)

@@ -149,12 +149,30 @@ async def test_what_a_client_does_before_it_is_sealed_changes_nothing(
         assert punch_all(slab) == 0
         with pytest.raises(OSError, match="not permitted"):
             shrink(slab)
+        memory[:] = bytes(len(memory))
         assert isinstance(await say_mapped(peer), pb.AttachReply)
         handle = await peer.create()
         await place(peer, handle, 0, data, fill(slab, 3, data))
         await peer.commit(handle, SLOT_BYTES)
         os.close(fd)
     assert (daemon.root / "file").read_bytes() == data
+
+
+async def test_pages_that_the_client_has_not_touched_are_not_made_by_the_server(
+    daemon: Daemon, open_peer: OpenPeer, until: Until
+) -> None:
+    """They would be counted as the server's for as long as the client keeps its mapping."""
+    async with open_peer(daemon.unix, "slab") as peer:
+        fd, reply = await ask_for_slab(peer)
+        memory = mmap.mmap(fd, reply.bytes, flags=mmap.MAP_SHARED)
+        memory[4096:] = bytes(reply.bytes - 4096)
+        refusal = await say_mapped(peer)
+        assert isinstance(refusal, Refusal) and refusal.code == ErrorCode.UNSUPPORTED
+        assert os.fstat(fd).st_blocks * 512 == reply.bytes - 4096
+        os.close(fd)
+        assert daemon.server.slabs.used == 0
+        slab = await attach_slab(peer)
+        os.close(slab.fd)
 
 
 async def test_a_slot_in_flight_is_not_used_twice(

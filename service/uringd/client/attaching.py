@@ -92,7 +92,7 @@ async def _slab(link: Link, *, read_back: bool) -> Places:
         reply: pb.AttachReply = await link.request(FrameType.ATTACH, message)
         if len(came) != 1 or reply.descriptors != 1:
             raise ConnectionLostError(f"the slab of {link.url} was lost on the way")
-        mapping = mmap.mmap(came[0], reply.bytes, flags=mmap.MAP_SHARED)
+        mapping = mmap.mmap(came[0], reply.bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     message.mapped = True
     try:
         await link.request(FrameType.ATTACH, message)

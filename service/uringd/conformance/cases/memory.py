@@ -64,7 +64,8 @@ async def _slab(peer: Peer) -> tuple[mmap.mmap, pb.AttachReply]:
     """Have a slab, mapped; the descriptor stays with the peer."""
     reply: pb.AttachReply = await peer.ask(FrameType.ATTACH, pb.Attach(mode=SLAB))
     same("descriptors with the slab's reply", 1, len(peer.descriptors))
-    mapping = mmap.mmap(peer.descriptors[0], reply.bytes, flags=mmap.MAP_SHARED)
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    mapping = mmap.mmap(peer.descriptors[0], reply.bytes, flags=flags)
     await peer.ask(FrameType.ATTACH, pb.Attach(mode=SLAB, mapped=True))
     return mapping, reply
 
@@ -157,6 +158,16 @@ async def mapped_too_early(target: Target) -> None:
     async with target.session("slab") as peer:
         message = pb.Attach(mode=SLAB, mapped=True)
         await peer.refusal(FrameType.ATTACH, message, ErrorCode.OUT_OF_ORDER)
+        await peer.alive()
+
+
+@attach(9, ErrorCode.UNSUPPORTED, needs=("slab",))
+async def not_touched(target: Target) -> None:
+    """A slab of which the client has not touched every page is UNSUPPORTED when it is `mapped`."""
+    async with target.session("slab") as peer:
+        await peer.ask(FrameType.ATTACH, pb.Attach(mode=SLAB))
+        message = pb.Attach(mode=SLAB, mapped=True)
+        await peer.refusal(FrameType.ATTACH, message, ErrorCode.UNSUPPORTED)
         await peer.alive()
 
 
