@@ -14,6 +14,7 @@ ORDER = ("tests/uringd/test_order.py",)
 UPLOADS = (*ORDER, "tests/uringd/test_uploads.py", "tests/uringd/test_reconcile.py")
 RESUME = ("tests/uringd/test_resume.py", "tests/uringd/test_registry.py")
 CHUNKS = ("tests/uringd/test_chunks.py", "tests/uringd/test_page_checksums.py")
+SLAB = ("tests/uringd/test_slab.py",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ MUTANTS = (
     Mutant(
         "a chunk's checksum is not compared",
         DAEMON + "intake.py",
-        "if crc32c(slot.memory[: event.length]) != event.crc32c:",
+        "if checked and crc32c(slot.memory[: event.length]) != event.crc32c:",
         "if False:",
         CHUNKS,
     ),
@@ -259,6 +260,41 @@ MUTANTS = (
         "            if hold.is_fenced:\n",
         "            if False:\n",
         (*CHUNKS, *RESUME, "tests/uringd/test_lanes.py"),
+    ),
+    Mutant(
+        "what is read back is not compared",
+        DAEMON + "reading_back.py",
+        "elif crc32c(slot.memory[: chunk.length]) != chunk.crc32c:",
+        "elif False:",
+        SLAB,
+    ),
+    Mutant(
+        "a chunk is written before it was read back",
+        DAEMON + "filling.py",
+        "if failure is not None or read_back is None:",
+        "if True:",
+        SLAB,
+    ),
+    Mutant(
+        "a slab is registered and not sealed",
+        DAEMON + "slab.py",
+        "fcntl.fcntl(self.fd, F_ADD_SEALS, LAST_SEALS)",
+        "pass",
+        SLAB,
+    ),
+    Mutant(
+        "a slab goes before the last write from it",
+        DAEMON + "slab.py",
+        "if not self._ended or self._in_flight:",
+        "if not self._ended:",
+        SLAB,
+    ),
+    Mutant(
+        "memory that could change is taken for sealed",
+        DAEMON + "client_memory.py",
+        "if seals & SEALS_WANTED != SEALS_WANTED:",
+        "if False:",
+        ("tests/uringd/test_sealed_memory.py",),
     ),
     Mutant(
         "a closed file takes chunks",
