@@ -4,7 +4,7 @@ What these names guarantee stands in their docstrings; what they ask of the call
 alive and unmoved while an operation is in flight.
 """
 
-from uringio._ring import operations
+from uringio._ring import operations, small_files
 from uringio._ring.features import RingFeatures
 from uringio._ring.increment import Increment, Slot
 from uringio._ring.libc import file_system_type
@@ -52,5 +52,6 @@ __all__ = [
     "publish_steps",
     "run_ring",
     "run_steps",
+    "small_files",
     "suggest",
 ]

@@ -23,12 +23,19 @@ def static_library() -> str | None:
     return str(path) if path.is_absolute() and path.exists() else None
 
 
+def texts(suffix: str) -> str:
+    """Return what is declared, or defined, of the ring and of small files."""
+    return "\n".join(
+        (HERE / f"{part}.{suffix}").read_text() for part in ("liburing", "small_files")
+    )
+
+
 archive = static_library()
 ffibuilder = FFI()
-ffibuilder.cdef((HERE / "liburing.cdef.txt").read_text())
+ffibuilder.cdef(texts("cdef.txt"))
 ffibuilder.set_source(
     "uringio._binding._liburing",
-    (HERE / "liburing.csrc.c").read_text(),
+    texts("csrc.c"),
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-function"],
     extra_objects=[archive] if archive else [],
     libraries=[] if archive else ["uring"],

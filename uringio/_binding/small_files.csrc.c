@@ -1,0 +1,180 @@
+/* Whole small files, many in a call: written, given their names, closed. cffi lets go of Python's lock
+ * for the call, so that a group of files takes it once for each step and not once for each system call.
+ * Which step makes which promise is argued in uringio/_ring/small_files.py, whose order of steps and
+ * whose layout of struct uringio_small_file these are. */
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Direct writes are whole blocks, from memory that begins at one. */
+#define URINGIO_SMALL_BLOCK 4096
+
+/* A prefix, a number in hexadecimal and a suffix: file systems take 255. */
+#define URINGIO_SMALL_NAME_BYTES 256
+
+#define URINGIO_RENAME_NOREPLACE 1
+
+enum uringio_small_step {
+    URINGIO_SMALL_NONE,
+    URINGIO_SMALL_OPEN,
+    URINGIO_SMALL_LOCK,
+    URINGIO_SMALL_WRITE,
+    URINGIO_SMALL_SYNC,
+    URINGIO_SMALL_RENAME,
+};
+
+struct uringio_small_file {
+    const uint8_t *data;
+    const char *name;
+    uint64_t number;
+    uint32_t length;
+    int32_t dir_fd;
+    int32_t replace;
+
+    int32_t fd;
+    int32_t result;
+    int32_t step;
+    int32_t direct;
+    uint64_t inode;
+    int64_t modified_s, modified_ns;
+};
+
+static void uringio_small_spool_name(char *name, const char *prefix, const struct uringio_small_file *file)
+{
+    snprintf(name, URINGIO_SMALL_NAME_BYTES, "%s%llx.put", prefix, (unsigned long long)file->number);
+}
+
+static void uringio_small_failed(struct uringio_small_file *file, enum uringio_small_step step)
+{
+    file->result = -errno;
+    file->step = step;
+}
+
+/* Write a file through the page cache. */
+static int uringio_small_write_cached(const struct uringio_small_file *file)
+{
+    uint32_t done = 0;
+    while (done < file->length) {
+        ssize_t count = pwrite(file->fd, file->data + done, file->length - done, done);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count == 0)
+            errno = EIO;
+        if (count <= 0)
+            return -1;
+        done += (uint32_t)count;
+    }
+    return 0;
+}
+
+/* Write a file past the page cache, from aligned memory of ours. 1: it is whole. 0: this was not to be had,
+ * or not wholly, and the file is empty again, for the page cache to do it. -1: nor is that to be had. */
+static int uringio_small_write_direct(const struct uringio_small_file *file, uint8_t *aligned)
+{
+    size_t padded = (file->length + URINGIO_SMALL_BLOCK - 1) & ~(size_t)(URINGIO_SMALL_BLOCK - 1);
+    int flags = fcntl(file->fd, F_GETFL);
+    if (flags < 0 || fcntl(file->fd, F_SETFL, flags | O_DIRECT) < 0)
+        return 0;
+    memcpy(aligned, file->data, file->length);
+    memset(aligned + file->length, 0, padded - file->length);
+    ssize_t count = pwrite(file->fd, aligned, padded, 0);
+    if (count == (ssize_t)padded &&
+        (padded == file->length || ftruncate(file->fd, file->length) == 0))
+        return 1;
+    if (fcntl(file->fd, F_SETFL, flags) < 0 || ftruncate(file->fd, 0) < 0)
+        return -1;
+    return 0;
+}
+
+static void uringio_small_write_one(int spool_fd, const char *prefix, struct uringio_small_file *file,
+                                    uint8_t *aligned, int sync)
+{
+    char name[URINGIO_SMALL_NAME_BYTES];
+    uringio_small_spool_name(name, prefix, file);
+    file->fd = openat(spool_fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (file->fd < 0) {
+        uringio_small_failed(file, URINGIO_SMALL_OPEN);
+        return;
+    }
+    if (flock(file->fd, LOCK_EX | LOCK_NB) < 0) {
+        uringio_small_failed(file, URINGIO_SMALL_LOCK);
+        return;
+    }
+    if (aligned != NULL && file->length > 0)
+        file->direct = uringio_small_write_direct(file, aligned);
+    if (file->direct < 0 || (file->direct == 0 && uringio_small_write_cached(file) < 0)) {
+        uringio_small_failed(file, URINGIO_SMALL_WRITE);
+        return;
+    }
+    if (sync && fsync(file->fd) < 0)
+        uringio_small_failed(file, URINGIO_SMALL_SYNC);
+}
+
+/* Write each file under its temporary name; from `direct_from` bytes on past the page cache. */
+static void uringio_small_write(int spool_fd, const char *prefix, struct uringio_small_file *files,
+                                unsigned count, uint32_t direct_from, int sync)
+{
+    size_t longest = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (files[i].length >= direct_from && files[i].length > longest)
+            longest = files[i].length;
+    void *aligned = NULL;
+    if (longest > 0 &&
+        posix_memalign(&aligned, URINGIO_SMALL_BLOCK, longest + URINGIO_SMALL_BLOCK) != 0)
+        aligned = NULL; /* the page cache does it then */
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t *memory = files[i].length >= direct_from ? aligned : NULL;
+        uringio_small_write_one(spool_fd, prefix, &files[i], memory, sync);
+    }
+    free(aligned);
+}
+
+static int uringio_small_barrier(int fd)
+{
+    return syncfs(fd) < 0 ? -errno : 0;
+}
+
+/* Give each file that has not failed its name. renameat2 by number: musl has no function for it. */
+static void uringio_small_rename(int spool_fd, const char *prefix, struct uringio_small_file *files,
+                                 unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct uringio_small_file *file = &files[i];
+        struct stat found;
+        char name[URINGIO_SMALL_NAME_BYTES];
+        if (file->result < 0)
+            continue;
+        uringio_small_spool_name(name, prefix, file);
+        if (fstat(file->fd, &found) < 0 ||
+            syscall(SYS_renameat2, spool_fd, name, file->dir_fd, file->name,
+                    file->replace ? 0 : URINGIO_RENAME_NOREPLACE) < 0) {
+            uringio_small_failed(file, URINGIO_SMALL_RENAME);
+            continue;
+        }
+        file->inode = found.st_ino;
+        file->modified_s = found.st_mtim.tv_sec;
+        file->modified_ns = found.st_mtim.tv_nsec;
+    }
+}
+
+/* Close each file, and remove what got no name. */
+static void uringio_small_close(int spool_fd, const char *prefix, struct uringio_small_file *files,
+                                unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct uringio_small_file *file = &files[i];
+        if (file->fd < 0)
+            continue;
+        if (file->inode == 0) {
+            char name[URINGIO_SMALL_NAME_BYTES];
+            uringio_small_spool_name(name, prefix, file);
+            unlinkat(spool_fd, name, 0);
+        }
+        close(file->fd);
+        file->fd = -1;
+    }
+}
