@@ -14,7 +14,14 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from uringd.v1 import uringd_pb2 as pb
-from uringd.wire import DATA_BYTES_MAX, OFFSET_MAX, FrameType, LocalProtocolError, serialize
+from uringd.wire import (
+    DATA_BYTES_MAX,
+    OFFSET_MAX,
+    SMALL_BYTES_MAX,
+    FrameType,
+    LocalProtocolError,
+    serialize,
+)
 from uringd.wire.messages import FROM_CLIENT, FROM_SERVER
 
 if TYPE_CHECKING:
@@ -31,7 +38,7 @@ CHUNK_BYTES_MAX = 1 << 20
 REPEATED_MAX = 4
 """Entries of a repeated field; the limits themselves are tested in test_messages.py."""
 
-FEATURES = ("resume", "lanes", "page-checksums")
+FEATURES = ("resume", "lanes", "page-checksums", "small-uploads")
 """What the example of HELLO asks for, and its reply brings into force."""
 
 FORMS: dict[str, tuple[Any, ...]] = {
@@ -40,6 +47,7 @@ FORMS: dict[str, tuple[Any, ...]] = {
     "features": (*FEATURES, "unknown"),
     "chunk_bytes_max": (CHUNK_BYTES_MAX, 1, 4096, DATA_BYTES_MAX),
     "chunk_bytes": (CHUNK_BYTES_MAX, 1, 4096, DATA_BYTES_MAX),
+    "small_bytes_max": (SMALL_BYTES_MAX, 0, 1),
     "name": ("directory/file", "a", "", "../outside", "é" * 100),
 }
 """By field name; the first value is the example's."""

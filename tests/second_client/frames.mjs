@@ -8,6 +8,7 @@ const MAGIC = 0x4f495255;
 const VERSION = 1;
 export const HEADER_BYTES = 64;
 const CONTROL_BYTES_MAX = 65536;
+const PUT_BYTES_MAX = 266240;
 const DATA_BYTES_MAX = 16777216;
 const OFFSET_MAX = 2n ** 63n - 1n;
 const REPLY = 1;
@@ -17,7 +18,7 @@ const NO = 0; // the field is 0
 const SET = 1; // the field is not 0
 const ANY = 2;
 
-// type: name, message of the reply or notice, flags, cookie, upload
+// type: name, message of the reply or notice, flags, cookie, upload, number where it does not follow
 const ROWS = [
   ["HELLO", "HelloReply", REPLY, SET, NO],
   ["CREATE", "CreateReply", REPLY, SET, NO],
@@ -35,10 +36,12 @@ const ROWS = [
   ["PAGES", null, 0, NO, SET],
   ["ATTACH", "AttachReply", REPLY, SET, NO],
   ["PLACED", null, 0, NO, SET],
+  ["PUT", "Receipt", REPLY, SET, NO],
 ];
-const TYPES = ROWS.map(([name, message, flags, cookie, upload], index) => ({
-  name, message, flags, cookie, upload, number: index + 1,
+const TYPES = ROWS.map(([name, message, flags, cookie, upload, number], index) => ({
+  name, message, flags, cookie, upload, number: number ?? index + 1,
 }));
+const BY_NUMBER = new Map(TYPES.map((type) => [type.number, type]));
 export const TYPE = Object.fromEntries(TYPES.map((type) => [type.name, type]));
 
 export function encodeHeader(type, { cookie = 0n, upload = 0n, offset = 0n, length, crc }) {
@@ -72,7 +75,7 @@ export function decodeHeader(header) {
   }
   if (header.readUInt8(4) !== VERSION) refuse("UNSUPPORTED_VERSION", "another version");
   if (header.subarray(40, 60).some((byte) => byte !== 0)) refuse("BAD_FRAME", "reserved bytes");
-  const type = TYPES[header.readUInt8(5) - 1] ?? refuse("UNSUPPORTED", "no such type");
+  const type = BY_NUMBER.get(header.readUInt8(5)) ?? refuse("UNSUPPORTED", "no such type");
   const made = {
     type,
     flags: header.readUInt16LE(6),
@@ -91,7 +94,10 @@ export function decodeHeader(header) {
     if (made.offset + BigInt(made.length) > OFFSET_MAX) refuse("OUT_OF_RANGE", "a chunk");
   } else {
     if (made.offset !== 0n) refuse("BAD_FRAME", `a ${type.name} with an offset`);
-    if (made.length > CONTROL_BYTES_MAX) refuse("TOO_LARGE", `a ${type.name}`);
+    const isPut = type === TYPE.PUT && made.flags === 0;
+    if (made.length > (isPut ? PUT_BYTES_MAX : CONTROL_BYTES_MAX)) {
+      refuse("TOO_LARGE", `a ${type.name}`);
+    }
   }
   return made;
 }

@@ -22,7 +22,7 @@ MIB = 1 << 20
 SIZES = [0, 1, 4095, 4096, 4097, 2 * MIB + 1, 9 * MIB]
 RECEIPT_FIELDS = {
     *("upload_id", "name", "size", "crc32c", "durability", "backend", "direct", "transport"),
-    *("seconds", "instance_id", "sent_bytes"),
+    *("seconds", "instance_id", "unchanged", "sent_bytes"),
 }
 
 

@@ -122,7 +122,7 @@ class Hello(_message.Message):
     def __init__(self, client: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("instance_id", "server", "features", "chunk_bytes_max", "alignment", "credit", "uploads_max", "idle_timeout_ms")
+    __slots__ = ("instance_id", "server", "features", "chunk_bytes_max", "alignment", "credit", "uploads_max", "idle_timeout_ms", "small_bytes_max")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class HelloReply(_message.Message):
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     UPLOADS_MAX_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    SMALL_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     instance_id: bytes
     server: str
     features: _containers.RepeatedScalarFieldContainer[str]
@@ -139,7 +140,8 @@ class HelloReply(_message.Message):
     credit: int
     uploads_max: int
     idle_timeout_ms: int
-    def __init__(self, instance_id: _Optional[bytes] = ..., server: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., chunk_bytes_max: _Optional[int] = ..., alignment: _Optional[int] = ..., credit: _Optional[int] = ..., uploads_max: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ...) -> None: ...
+    small_bytes_max: int
+    def __init__(self, instance_id: _Optional[bytes] = ..., server: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., chunk_bytes_max: _Optional[int] = ..., alignment: _Optional[int] = ..., credit: _Optional[int] = ..., uploads_max: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., small_bytes_max: _Optional[int] = ...) -> None: ...
 
 class Create(_message.Message):
     __slots__ = ("name", "size", "overwrite", "durability", "upload_id")
@@ -234,7 +236,7 @@ class Commit(_message.Message):
     def __init__(self, size: _Optional[int] = ..., crc32c: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("upload_id", "name", "size", "crc32c", "durability", "backend", "direct", "transport", "seconds", "instance_id")
+    __slots__ = ("upload_id", "name", "size", "crc32c", "durability", "backend", "direct", "transport", "seconds", "instance_id", "unchanged")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +247,7 @@ class Receipt(_message.Message):
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
     name: str
     size: int
@@ -255,7 +258,8 @@ class Receipt(_message.Message):
     transport: str
     seconds: float
     instance_id: bytes
-    def __init__(self, upload_id: _Optional[str] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., crc32c: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., backend: _Optional[str] = ..., direct: bool = ..., transport: _Optional[str] = ..., seconds: _Optional[float] = ..., instance_id: _Optional[bytes] = ...) -> None: ...
+    unchanged: bool
+    def __init__(self, upload_id: _Optional[str] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., crc32c: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., backend: _Optional[str] = ..., direct: bool = ..., transport: _Optional[str] = ..., seconds: _Optional[float] = ..., instance_id: _Optional[bytes] = ..., unchanged: bool = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("upload_id",)
@@ -408,3 +412,17 @@ class Pages(_message.Message):
     offset: int
     page_crc32c: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, offset: _Optional[int] = ..., page_crc32c: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Put(_message.Message):
+    __slots__ = ("name", "overwrite", "keep_equal", "durability", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OVERWRITE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_EQUAL_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    overwrite: bool
+    keep_equal: bool
+    durability: Durability
+    content: bytes
+    def __init__(self, name: _Optional[str] = ..., overwrite: bool = ..., keep_equal: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., content: _Optional[bytes] = ...) -> None: ...

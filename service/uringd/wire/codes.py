@@ -17,6 +17,10 @@ HEADER_BYTES = 64
 HEADER_CRC_OFFSET = 60
 # The longest control payload: holds RANGES_MAX ranges with their checksums, and a page of names.
 CONTROL_BYTES_MAX = 64 * 1024
+# The content of one PUT: beyond it a flush is no longer what an upload costs.
+SMALL_BYTES_MAX = 256 * 1024
+# The payload of a PUT: its content, and a name with what Protocol Buffers add to them.
+PUT_BYTES_MAX = SMALL_BYTES_MAX + 4096
 # The longest DATA payload a server may offer: what one slot of a pool can be.
 DATA_BYTES_MAX = 16 * 1024 * 1024
 # The last byte a file can have room for: loff_t is signed.
@@ -72,6 +76,7 @@ class FrameType(IntEnum):
     PAGES = 14  # client: the checksums of the next chunk's pages
     ATTACH = 15  # request: memory for chunks that do not pass through the stream
     PLACED = 16  # client: a chunk of an upload, which lies in shared memory
+    PUT = 17  # request: a whole small file, published
 
 
 class Flag(IntFlag):

@@ -14,9 +14,9 @@ from google.protobuf.message import Message
 from uringd.v1.uringd_pb2 import HelloReply
 from uringd.wire import checksum
 from uringd.wire.codes import (
-    CONTROL_BYTES_MAX,
     DATA_BYTES_MAX,
     HEADER_BYTES,
+    PUT_BYTES_MAX,
     ErrorCode,
     Flag,
     FrameType,
@@ -28,8 +28,9 @@ from uringd.wire.messages import parse, serialize
 from uringd.wire.requests import OpenRequests
 from uringd.wire.state import Kind, Role, State, kind_of, next_state, refusal
 
-# Received and not yet taken: one control frame. A peer can make a session hold no more.
-BUFFER_BYTES_MAX = HEADER_BYTES + CONTROL_BYTES_MAX
+# Received and not yet taken: one control frame, and the header behind it. A peer can make a session
+# hold no more.
+BUFFER_BYTES_MAX = HEADER_BYTES + PUT_BYTES_MAX + HEADER_BYTES
 
 
 class Connection:
@@ -73,6 +74,15 @@ class Connection:
             return 0
         complete = HEADER_BYTES if self._header is None else self._header.payload_length
         return max(0, complete - len(self._buffer))
+
+    @property
+    def awaited_put_bytes(self) -> int:
+        """Length of the payload that is to come of a PUT whose header is here, else 0.
+
+        A server that has no room for it yet does not receive it yet.
+        """
+        header = self._header
+        return header.payload_length if header is not None and header.is_put else 0
 
     @property
     def bytes_acceptable(self) -> int:
@@ -211,7 +221,8 @@ class Connection:
         header = self._header
         if len(buffer) < header.payload_length:
             return self._nothing_yet()
-        payload = bytes(buffer[: header.payload_length])
+        with memoryview(buffer) as view:
+            payload = bytes(view[: header.payload_length])
         del buffer[: header.payload_length]
         self._header = None
         return self._finish(header, payload)

@@ -23,7 +23,9 @@ from uringd.wire.codes import (
     LIST_ENTRIES_MAX,
     OFFSET_MAX,
     PAGES_MAX,
+    PUT_BYTES_MAX,
     RANGES_MAX,
+    SMALL_BYTES_MAX,
     TEXT_BYTES_MAX,
     TOKEN_BYTES_MAX,
     UPLOAD_ID_CHARS,
@@ -50,6 +52,7 @@ FROM_CLIENT: dict[FrameType, type[Message]] = {
     FrameType.PAGES: pb.Pages,
     FrameType.ATTACH: pb.Attach,
     FrameType.PLACED: pb.Placed,
+    FrameType.PUT: pb.Put,
 }
 FROM_SERVER: dict[FrameType, type[Message]] = {
     FrameType.HELLO: pb.HelloReply,
@@ -65,6 +68,7 @@ FROM_SERVER: dict[FrameType, type[Message]] = {
     FrameType.ERROR: pb.Error,
     FrameType.SHUTDOWN: pb.Shutdown,
     FrameType.ATTACH: pb.AttachReply,
+    FrameType.PUT: pb.Receipt,
 }
 # Fields that a message means nothing without.
 NEEDED: dict[type[Message], tuple[str, ...]] = {
@@ -97,6 +101,7 @@ _NUMBERS_MAX: dict[str, int] = {
     "credit": CREDIT_MAX,
     "slot_bytes": DATA_BYTES_MAX,
     "descriptors": DESCRIPTORS_MAX,
+    "small_bytes_max": SMALL_BYTES_MAX,
 }
 # What a ListReply needs besides its entries: its `more`, and each one's tag and length.
 _LIST_MORE_BYTES = 2
@@ -105,7 +110,7 @@ _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def serialize(frame_type: FrameType, message: Message, *, from_server: bool) -> bytes:
-    """Return the payload, at most CONTROL_BYTES_MAX bytes.
+    """Return the payload, at most CONTROL_BYTES_MAX bytes, of a PUT at most PUT_BYTES_MAX.
 
     Raises LocalProtocolError where parse would refuse it.
     """
@@ -120,9 +125,10 @@ def serialize(frame_type: FrameType, message: Message, *, from_server: bool) -> 
         payload = message.SerializeToString()
     except (RemoteProtocolError, EncodeError) as exc:
         raise LocalProtocolError(f"cannot send this {wanted.__name__}: {exc}") from exc
-    if len(payload) > CONTROL_BYTES_MAX:
+    limit = PUT_BYTES_MAX if wanted is pb.Put else CONTROL_BYTES_MAX
+    if len(payload) > limit:
         raise LocalProtocolError(
-            f"a {wanted.__name__} of {len(payload):,} bytes, at most {CONTROL_BYTES_MAX:,} go"
+            f"a {wanted.__name__} of {len(payload):,} bytes, at most {limit:,} go"
         )
     return payload
 

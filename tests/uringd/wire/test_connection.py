@@ -10,6 +10,7 @@ from uringd.wire import (
     CONTROL_BYTES_MAX,
     HEADER_BYTES,
     NEED_DATA,
+    PUT_BYTES_MAX,
     REQUESTS_MAX,
     Connection,
     ConnectionClosed,
@@ -168,11 +169,45 @@ def test_the_longest_control_frame_fits_the_buffer(open_pair: Pair) -> None:
     client, server = open_pair
     name = "n" * (CONTROL_BYTES_MAX - 4)
     frame = client.send_control(FrameType.CREATE, pb.Create(name=name), cookie=2)
-    assert len(frame) == BUFFER_BYTES_MAX
+    assert len(frame) == HEADER_BYTES + CONTROL_BYTES_MAX
     server.receive_data(frame)
-    assert server.bytes_acceptable == 0
     event = server.next_event()
     assert isinstance(event, Control) and event.message.name == name
+
+
+def test_the_longest_put_and_the_header_behind_it_fit_the_buffer(open_pair: Pair) -> None:
+    client, server = open_pair
+    content = bytes(PUT_BYTES_MAX - 4)
+    frame = client.send_control(FrameType.PUT, pb.Put(content=content), cookie=2)
+    assert len(frame) == HEADER_BYTES + PUT_BYTES_MAX
+    server.receive_data(frame + client.send_control(FrameType.PING, pb.Ping(), cookie=3))
+    assert server.bytes_acceptable == 0
+    event = server.next_event()
+    assert isinstance(event, Control) and event.message.content == content
+    assert isinstance(server.next_event(), Control)
+
+
+def test_a_put_above_its_limit_is_sent_by_nobody(open_pair: Pair) -> None:
+    client, _ = open_pair
+    message = pb.Put(content=bytes(PUT_BYTES_MAX - 3))
+    with pytest.raises(LocalProtocolError, match="266,240"):
+        client.send_control(FrameType.PUT, message, cookie=2)
+
+
+def test_a_server_knows_what_room_a_put_needs_before_it_comes(open_pair: Pair) -> None:
+    client, server = open_pair
+    put = client.send_control(FrameType.PUT, pb.Put(name="n", content=b"abc"), cookie=2)
+    assert server.awaited_put_bytes == 0
+    server.receive_data(put[:HEADER_BYTES])
+    assert server.next_event() is NEED_DATA
+    assert server.awaited_put_bytes == len(put) - HEADER_BYTES == server.bytes_wanted
+    server.receive_data(put[HEADER_BYTES:])
+    assert isinstance(server.next_event(), Control)
+    assert server.awaited_put_bytes == 0
+    ping = client.send_control(FrameType.CREATE, pb.Create(name="n"), cookie=3)
+    server.receive_data(ping[:HEADER_BYTES])
+    assert server.next_event() is NEED_DATA
+    assert server.awaited_put_bytes == 0
 
 
 def test_the_end_between_frames_is_orderly(open_pair: Pair) -> None:
