@@ -109,6 +109,11 @@ class Catalog:
 
         await self._run(work)
 
+    async def publish_many(self, receipts: Sequence[ReceiptRecord]) -> None:
+        """Record the receipts of uploads that had no record."""
+        rows = [_receipt_row(receipt) for receipt in receipts]
+        await self._run(lambda db: db.executemany(_INSERT_RECEIPT.format("receipts"), rows))
+
     async def remove(self, upload_id: str) -> None:
         """Forget an upload."""
         await self._run(lambda db: _delete_upload(db, upload_id))

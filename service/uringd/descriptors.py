@@ -25,27 +25,28 @@ from typing import TYPE_CHECKING
 from uringd.ancillary import ANCILLARY_BYTES, descriptors_of
 from uringd.client_memory import CLOSER
 from uringd.receiver import Receiver
-from uringd.wire import (
-    NEED_DATA,
-    Connection,
-    ConnectionClosed,
-    Control,
-    Data,
-    ErrorCode,
-    RemoteProtocolError,
-)
+from uringd.wire import ErrorCode, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     import trio
+
+    from uringd.wire import Connection, ConnectionClosed, Control, Data
 
 
 class DescriptorReceiver(Receiver):
     """The receiving half of a connection whose frames may bring descriptors."""
 
-    def __init__(self, socket: trio.socket.SocketType, connection: Connection) -> None:
-        super().__init__(socket, connection)
+    reads_ahead = False
+
+    def __init__(
+        self,
+        socket: trio.socket.SocketType,
+        connection: Connection,
+        make_room: Callable[[int], Awaitable[None]],
+    ) -> None:
+        super().__init__(socket, connection, make_room)
         self._stream = socket
         self._frames = connection
         self._came: list[int] = []
@@ -54,17 +55,15 @@ class DescriptorReceiver(Receiver):
     async def next_event(self) -> Control | Data | ConnectionClosed:
         """Wait for the next frame. What came with the last one and was not taken is closed."""
         self.close()
-        while True:
-            event = self._frames.next_event()
-            if event is not NEED_DATA:
-                assert isinstance(event, Control | Data | ConnectionClosed)
-                return event
-            data, ancillary, flags, _ = await self._stream.recvmsg(
-                self._frames.bytes_wanted, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-            )
-            self._came += descriptors_of(ancillary)
-            self._cut = self._cut or bool(flags & socket.MSG_CTRUNC)
-            self._frames.receive_data(data)
+        return await super().next_event()
+
+    async def _receive(self, count: int) -> bytes:
+        data, ancillary, flags, _ = await self._stream.recvmsg(
+            count, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        self._came += descriptors_of(ancillary)
+        self._cut = self._cut or bool(flags & socket.MSG_CTRUNC)
+        return data
 
     async def receive_payload(self, view: memoryview) -> None:
         """Receive payload, and nothing behind it: the next header may bring a descriptor."""

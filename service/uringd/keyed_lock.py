@@ -9,6 +9,7 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from collections.abc import Set as AbstractSet
 
 
 class KeyedLock:
@@ -24,11 +25,23 @@ class KeyedLock:
     @contextlib.asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Wait until nobody holds `name`, and hold it. Cancellable while it waits."""
-        while name in self._held:
-            await self._freed.park()
-        self._held.add(name)
+        names = {name}
+        await self.take(names)
         try:
             yield
         finally:
-            self._held.discard(name)
-            self._freed.unpark_all()
+            self.free(names)
+
+    async def take(self, names: AbstractSet[str]) -> None:
+        """Wait until nobody holds any of `names`, and hold them all, until `free`.
+
+        Nothing is held meanwhile, so that two who want the same never wait for each other.
+        """
+        while not self._held.isdisjoint(names):
+            await self._freed.park()
+        self._held |= names
+
+    def free(self, names: AbstractSet[str]) -> None:
+        """Let go of what was taken."""
+        self._held -= names
+        self._freed.unpark_all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -19,12 +20,19 @@ from uringd.wire import (
     Control,
     Data,
     ErrorCode,
+    FrameType,
     RemoteProtocolError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 DRAIN_BYTES_MAX = 64 << 20
 """Thrown away after the last frame to a client: several times what was on its way."""
 
+
+READ_AHEAD_BYTES = 64 << 10
+"""Asked for behind a PUT: what a control frame may take of memory anyway."""
 
 WASTE_BYTES = 64 << 10
 """Thrown away at a time."""
@@ -33,20 +41,53 @@ WASTE_BYTES = 64 << 10
 class Receiver:
     """The receiving half of one connection."""
 
-    def __init__(self, socket: trio.socket.SocketType, connection: Connection) -> None:
+    reads_ahead = True
+    """Whether it may ask for more than the rest of one frame."""
+
+    def __init__(
+        self,
+        socket: trio.socket.SocketType,
+        connection: Connection,
+        make_room: Callable[[int], Awaitable[None]],
+    ) -> None:
         self._socket = socket
         self._connection = connection
+        self._make_room = make_room
+        self._has_room = self._after_put = False
         self._next_header = bytearray(HEADER_BYTES)
 
     async def next_event(self) -> Control | Data | ConnectionClosed:
-        """Wait for the next frame. Raises RemoteProtocolError for what is none."""
+        """Wait for the next frame. Raises RemoteProtocolError for what is none.
+
+        Behind a PUT there usually are more: a good piece is asked for then, since for short ones a
+        system call for each costs as much as all else. The rest of one that is not whole by then
+        is received when `make_room` has returned.
+        """
         connection = self._connection
-        while True:
-            event = connection.next_event()
-            if event is not NEED_DATA:
-                assert isinstance(event, Control | Data | ConnectionClosed)
-                return event
-            connection.receive_data(await self._socket.recv(connection.bytes_wanted))
+        while (event := self.ready_event()) is None:
+            wanted = connection.bytes_wanted
+            if length := connection.awaited_put_bytes:
+                if not self._has_room:
+                    await self._make_room(length)
+                    self._has_room = True
+                wanted += HEADER_BYTES * self.reads_ahead
+            elif self._after_put and self.reads_ahead:
+                wanted = READ_AHEAD_BYTES
+            connection.receive_data(await self._receive(wanted))
+        return event
+
+    async def _receive(self, count: int) -> bytes:
+        return await self._socket.recv(count)
+
+    def ready_event(self) -> Control | Data | ConnectionClosed | None:
+        """Return the next frame if it is here already. Raises as `next_event` does."""
+        event = self._connection.next_event()
+        if event is NEED_DATA:
+            return None
+        assert isinstance(event, Control | Data | ConnectionClosed)
+        self._has_room = False
+        self._after_put = isinstance(event, Control) and event.type is FrameType.PUT
+        return event
 
     async def drain(self, timeout_s: float) -> None:
         """Send no more, and throw away what still comes, so that the client reads our last frame.

@@ -2,6 +2,7 @@
 
 A server that was killed leaves one of these, and nothing else:
 - a spool file without a record: CREATE was cut off before its record. Removed.
+- files of a group of small uploads, without a name yet: nobody was told anything. Removed.
 - a record without a spool file: an abort was cut off, or somebody removed the file. Removed.
 - a commit's record with its spool file: the rename never happened, or was lost with the power. The
   upload is as durable as its ranges say and goes on.
@@ -45,6 +46,8 @@ async def reconcile(root: Root, catalog: Catalog) -> list[UploadRecord]:
     for upload_id in spooled - {record.upload_id for record in records}:
         if await root.remove_spool(upload_id):
             _say(upload_id, "", "removed", "its spool file has no record")
+    if small := await trio.to_thread.run_sync(root.remove_small):
+        log.info("small uploads", outcome="removed", files=small, reason="the server ended in them")
     for receipt in await catalog.weak_receipts():
         if await trio.to_thread.run_sync(_published_inode, root, receipt.name) != receipt.inode:
             await catalog.remove_receipt(receipt.upload_id)

@@ -21,7 +21,7 @@ import trio
 from uringd.keyed_lock import KeyedLock
 from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME, check_name
 from uringio.exceptions import OperationError, operation_error
-from uringio.lowlevel import Reactor, operations
+from uringio.lowlevel import Reactor, operations, small_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +105,19 @@ class Root:
 
     def spooled(self) -> set[str]:
         """Return the upload ids of all spool files."""
-        return {entry.removesuffix(SPOOL_SUFFIX) for entry in os.listdir(self.spool_fd)}
+        return {
+            entry.removesuffix(SPOOL_SUFFIX)
+            for entry in os.listdir(self.spool_fd)
+            if not entry.endswith(small_files.SPOOL_SUFFIX)
+        }
+
+    def remove_small(self) -> int:
+        """Remove what groups of small uploads left in the spool; the result is how many there were.
+
+        Nobody got an answer about them. Those of a living process are locked, and stay. Blocks.
+        """
+        left = [e for e in os.listdir(self.spool_fd) if e.endswith(small_files.SPOOL_SUFFIX)]
+        return sum(self._remove_entry(entry) for entry in left)
 
     # The last close of a file that has no name any more is what removes it: in close(2) itself, or
     # on the way back from io_uring_enter(2) for a CLOSE of a ring, the kernel drops the inode and
@@ -134,7 +146,9 @@ class Root:
         return await trio.to_thread.run_sync(remove, upload_id, limiter=self._freeing)
 
     def _remove_spool(self, upload_id: str) -> bool:
-        entry = upload_id + SPOOL_SUFFIX
+        return self._remove_entry(upload_id + SPOOL_SUFFIX)
+
+    def _remove_entry(self, entry: str) -> bool:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             fd = os.open(entry, flags, dir_fd=self.spool_fd)

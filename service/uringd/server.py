@@ -19,6 +19,7 @@ from uringd.registry import Registry
 from uringd.root import Root
 from uringd.session import Session
 from uringd.slab import SlabBudget
+from uringd.small.uploads import SmallUploads
 from uringd.upload_errors import UploadError
 from uringd.wire import INSTANCE_ID_BYTES, Connection, ErrorCode, FrameType, Role, error_message
 from uringio.lowlevel import default_slots, run_ring
@@ -56,6 +57,7 @@ class Server:
         self.credit = max(1, min(settings.credit_per_connection, ring.features.slots // 2))
         self.slabs = SlabBudget(settings.slab_bytes_max)
         self.instance_id = secrets.token_bytes(INSTANCE_ID_BYTES)
+        self.small = SmallUploads(ring.reactor, root, catalog, self)
         self.sessions: set[Session] = set()
         self.receiving: dict[Session, float] = {}
         self.closing = False
@@ -88,6 +90,7 @@ class Server:
         aged = trio.current_time()
         while True:
             await trio.sleep(self.settings.checkpoint_s)
+            self.small.report()
             for upload in list(self.registry.open.values()):
                 if upload.resumable and upload.filling.undurable_bytes:
                     await self._checkpoint(upload)
@@ -104,7 +107,7 @@ class Server:
         patience_s = self.settings.contended_chunk_s
         while True:
             await trio.sleep(min(EVICTION_TICK_S, patience_s))
-            if self.ring.slots.waiting:
+            if self.ring.slots.waiting or self.small.memory.waiting:
                 late = trio.current_time() - patience_s
                 for session, since in list(self.receiving.items()):
                     if since <= late:
@@ -179,6 +182,7 @@ async def open_server(settings: Settings, ring: RingLike | None = None) -> Async
             root.sync_private()  # the catalog's name
             server = Server(settings, root, opened, catalog, nursery)
             await server.registry.restore()
+            nursery.start_soon(server.small.serve)
             nursery.start_soon(server.keep_house)
             nursery.start_soon(server.evict_slow)
             yield server

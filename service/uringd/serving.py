@@ -16,6 +16,7 @@ from uringd.listeners import Listener, ListenError
 from uringd.logs import LogFormat, configure
 from uringd.root import RootError
 from uringd.server import serve
+from uringd.small.uploads import GROUP_FILES_MAX
 from uringio import UringioError
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ def run(settings: Settings, log_format: LogFormat) -> str:
 def _raise_descriptor_limit(settings: Settings) -> None:
     """Take the descriptors that all clients may need, and say so if there are fewer.
 
-    A connection costs one, and an upload of its own another. Without them accept(2) fails, and
-    clients wait for nothing.
+    A connection costs one, an upload of its own another, and a group of small uploads one for each
+    file. Without them accept(2) fails, and clients wait for nothing.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = float("inf") if hard == resource.RLIM_INFINITY else hard
-    wanted = 2 * settings.connections_max + DESCRIPTORS_APART
+    wanted = 2 * settings.connections_max + GROUP_FILES_MAX + DESCRIPTORS_APART
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     reachable = int(min(wanted, most))

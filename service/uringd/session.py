@@ -26,9 +26,12 @@ from uringd.placing import MODES, Placing, offered
 from uringd.receiver import Receiver
 from uringd.requests import answer
 from uringd.sender import PeerGoneError, Sender
+from uringd.small.intake import FEATURE as SMALL_FEATURE
+from uringd.small.intake import SmallIntake
 from uringd.upload_errors import UploadError, fenced
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
+    SMALL_BYTES_MAX,
     Connection,
     ConnectionClosed,
     Control,
@@ -44,13 +47,15 @@ from uringd.wire import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from google.protobuf.message import Message
+
     from uringd.records import ReceiptRecord
     from uringd.server import Server
     from uringd.uploads import Upload
 
 log = structlog.get_logger("uringd.session")
 
-FEATURES = ("resume", "lanes", "page-checksums")
+FEATURES = ("resume", "lanes", "page-checksums", "small-uploads")
 """What this server has on every connection, beside `placing.offered`. PROTOCOL.md, "HELLO"."""
 
 HANDLES_KEPT_MAX = 1024
@@ -77,7 +82,8 @@ class Session:
         self.fenced_handles: OrderedDict[int, None] = OrderedDict()
         self.placing: Placing | None = None
         self.connection = Connection(Role.SERVER, chunk_bytes_max=server.slot_bytes)
-        self.receiver = Receiver(socket, self.connection)
+        self.small = SmallIntake(self)
+        self.receiver = Receiver(socket, self.connection, self._make_room)
         self._sender = Sender(socket, self._acknowledge, settings.send_timeout_s)
         self.acks = Acknowledgements(server.credit, self._sender.wake)
         self._intake = Intake(self)
@@ -101,6 +107,7 @@ class Session:
             self.holds.clear()
             if self.placing is not None:
                 self.placing.close()
+            self.small.end()
             self._sender.end()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_TIMEOUT_S
         if self._drain:
@@ -112,7 +119,11 @@ class Session:
             deadline_ms = int(self.server.settings.shutdown_timeout_s * 1000)
             message = pb.Shutdown(deadline_ms=deadline_ms, reason="the server is shutting down")
             self._sender.put_nowait(self.connection.send_control(FrameType.SHUTDOWN, message))
-        if not self.holds:
+        self.leave_if_done()
+
+    def leave_if_done(self) -> None:
+        """End here if the server leaves and nothing of this session is unfinished."""
+        if self.server.closing and not self.holds and not self.small.in_flight:
             self.cancel("the server is shutting down")
 
     def cancel(self, reason: str) -> None:
@@ -216,13 +227,13 @@ class Session:
             self._drain = True
             log.warning("session refused", peer=self.peer, reason=self._end)
             text = "the token is missing or wrong: give the server's --token-file"
-            await self._refuse(event, UploadError(ErrorCode.UNAUTHORIZED, text))
+            await self._refuse(event.cookie, UploadError(ErrorCode.UNAUTHORIZED, text))
             return
         self.features = _in_force(
             hello.features, (*FEATURES, *offered(self.server, self.transport))
         )
         if self.features.intersection(MODES):
-            receiver = DescriptorReceiver(self._socket, self.connection)
+            receiver = DescriptorReceiver(self._socket, self.connection, self._make_room)
             self.receiver, self.placing = receiver, Placing(self, self._intake, receiver)
         reply = pb.HelloReply(
             instance_id=self.server.instance_id,
@@ -233,6 +244,7 @@ class Session:
             credit=self.acks.granted,
             uploads_max=settings.uploads_per_connection_max,
             idle_timeout_ms=int(settings.idle_timeout_s * 1000),
+            small_bytes_max=SMALL_BYTES_MAX if SMALL_FEATURE in self.features else 0,
         )
         await self._reply(event, reply)
 
@@ -241,14 +253,25 @@ class Session:
         if self.connection.state is State.CLOSED:
             return False
         idle_s = self.server.settings.idle_timeout_s
-        with self.patience(idle_s, f"nothing came for {idle_s:.0f} s"):
-            event = await self.receiver.next_event()
+        event = self.receiver.ready_event()
+        if event is None:
+            with self.patience(idle_s, f"nothing came for {idle_s:.0f} s"):
+                event = await self.receiver.next_event()
         if isinstance(event, ConnectionClosed):
             return False
         if isinstance(event, Data):
             self.acks.consume()
             await self._intake.take(event)
-        elif event.type is FrameType.PAGES:
+        else:
+            await self._control(event)
+        if self.server.closing and not self.holds and not self.small.in_flight:
+            self._end = "the server is shutting down"
+            return False
+        return True
+
+    async def _control(self, event: Control) -> None:
+        """Handle a frame that is no DATA."""
+        if event.type is FrameType.PAGES:
             if "page-checksums" not in self.features:
                 raise RemoteProtocolError(ErrorCode.OUT_OF_ORDER, "page-checksums is not in force")
             self._intake.expect_pages(event.upload, event.message)
@@ -257,12 +280,14 @@ class Session:
                 raise RemoteProtocolError(ErrorCode.OUT_OF_ORDER, "no shared memory is in force")
             self.acks.consume()
             await self.placing.take(event)
+        elif event.type is FrameType.PUT:
+            self.server.receiving.pop(self, None)
+            try:
+                await self.small.take(event)
+            except UploadError as exc:
+                await self._refuse(event.cookie, exc)
         else:
             await self._request(event)
-        if self.server.closing and not self.holds:
-            self._end = "the server is shutting down"
-            return False
-        return True
 
     async def _request(self, event: Control) -> None:
         try:
@@ -271,9 +296,14 @@ class Session:
             hold = self.holds.get(event.upload)
             if hold is not None:
                 self.is_news(hold.upload)
-            await self._refuse(event, exc)
+            await self._refuse(event.cookie, exc)
         else:
             await self._reply(event, reply)
+
+    async def _make_room(self, length: int) -> None:
+        """Wait until a small upload's payload may come. Who then sends it slowly is evicted."""
+        await self.small.make_room(length)
+        self.server.receiving[self] = trio.current_time()
 
     def _new_handle(self) -> int:
         handle, self._next_handle = self._next_handle, self._next_handle + 1
@@ -304,10 +334,15 @@ class Session:
             return
         await self._sender.put(frame)
 
-    async def _refuse(self, event: Control, error: UploadError) -> None:
+    async def _refuse(self, cookie: int, error: UploadError) -> None:
         message = error_message(error.code, error.text, offset=error.offset, missing=error.missing)
-        frame = self.connection.send_control(FrameType.ERROR, message, reply_to=event.cookie)
+        frame = self.connection.send_control(FrameType.ERROR, message, reply_to=cookie)
         await self._sender.put(frame)
+
+    def answer_nowait(self, cookie: int, frame_type: FrameType, message: Message) -> None:
+        """Answer a request from where nothing may wait: there are REQUESTS_MAX at the most."""
+        frame = self.connection.send_control(frame_type, message, reply_to=cookie)
+        self._sender.put_nowait(frame)
 
     async def notice(self, handle: int, error: UploadError) -> None:
         """Send an ERROR about an upload or a chunk; waits while too much is unsent."""

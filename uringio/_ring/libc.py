@@ -140,17 +140,3 @@ def statx_identity(fd: int) -> FileIdentity | None:
 def syncfs(fd: int) -> int:
     """syncfs(2): write back all of a file system and flush its device."""
     return _call("syncfs", fd)
-
-
-STATFS_BYTES = 256
-"""More than any architecture's struct statfs; it begins with f_type, a long (statfs(2))."""
-
-
-def file_system_type(fd: int) -> int:
-    """f_type of fstatfs(2), or -errno."""
-    answer = ctypes.create_string_buffer(STATFS_BYTES)
-    result = _call("fstatfs", fd, answer)
-    if result < 0:
-        return result
-    (kind,) = struct.unpack_from("@l", answer)
-    return int(kind) & 0xFFFFFFFF

@@ -274,7 +274,10 @@ def why_no_barrier(fd: int) -> str:
     numbers = re.match(r"(\d+)\.(\d+)", release)
     if numbers is None or tuple(map(int, numbers.groups())) < SYNCFS_REPORTS:
         return f"syncfs of Linux {release} does not report errors, from 5.8 on it does"
-    kind = libc.file_system_type(fd)
+    try:
+        kind = libc.file_system_type(fd)
+    except OSError as exc:
+        return f"which file system this is cannot be asked: {exc.strerror}"
     if kind not in LOCAL_FILE_SYSTEMS:
         return f"of a file system of type {kind:#x} it is not known that syncfs makes files durable"
     return ""

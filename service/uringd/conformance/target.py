@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from uringd.conformance.leaving import Leaving
     from uringd.urls import Url
 
-FEATURES = ("resume", "lanes", "page-checksums", "copy", "sealed", "slab")
+FEATURES = (
+    "resume",
+    "lanes",
+    "page-checksums",
+    "small-uploads",
+    "copy",
+    "sealed",
+    "slab",
+)
 """Those that cases need; what a server has of them is asked once."""
 
 POLL_S = 0.02

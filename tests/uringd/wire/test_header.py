@@ -99,7 +99,7 @@ def test_noise_with_magic_and_checksum_is_decoded_or_refused(noise: bytes) -> No
         (4, b"\x00", ErrorCode.UNSUPPORTED_VERSION),
         (4, b"\x02", ErrorCode.UNSUPPORTED_VERSION),
         (5, b"\x00", ErrorCode.UNSUPPORTED),
-        (5, b"\x11", ErrorCode.UNSUPPORTED),
+        (5, b"\x12", ErrorCode.UNSUPPORTED),
         (5, b"\xff", ErrorCode.UNSUPPORTED),
         (6, b"\x02\x00", ErrorCode.BAD_FRAME),
         (6, b"\x04\x00", ErrorCode.BAD_FRAME),

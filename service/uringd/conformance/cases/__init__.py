@@ -21,6 +21,7 @@ from uringd.conformance.cases import (
     phases,
     requests,
     shutdown,
+    small,
     transport,
 )
 
@@ -48,6 +49,7 @@ SECTIONS = (
     memory.ATTACH,
     memory.PLACED,
     chunks.SECTION,
+    small.SECTION,
     flow.SECTION,
     commit.ORDERING,
     fencing.SECTION,  # with the cases of resume

@@ -12,6 +12,7 @@ from uringd.wire import (
     CONTROL_BYTES_MAX,
     DATA_BYTES_MAX,
     OFFSET_MAX,
+    PUT_BYTES_MAX,
     ErrorCode,
     FrameType,
 )
@@ -227,6 +228,13 @@ TABLE = [
         OUT_OF_ORDER,
         raw(FrameType.HELLO, b"\xff", cookie=COOKIE),
     ),
+    Bad(
+        48,
+        "PUT with a payload above 260 KiB",
+        TOO_LARGE,
+        raw(FrameType.PUT, cookie=COOKIE, length=PUT_BYTES_MAX + 1),
+        ("put-too-large",),
+    ),
 ]
 
 
@@ -240,7 +248,7 @@ for _bad in TABLE:
     SECTION.add(
         _bad.number,
         f"A header with {_bad.what} is {_bad.code.name} and ends the session."
-        if not _bad.what.startswith(("DATA", "PAGES", "SYNC", "COMMIT", "CREATE", "RESUME"))
+        if not _bad.what.startswith(("DATA", "PAGES", "PUT", "SYNC", "COMMIT", "CREATE", "RESUME"))
         else f"{_bad.what} is {_bad.code.name} and ends the session.",
         partial(_is_refused, bad=_bad),
         codes=(_bad.code,),

@@ -1,0 +1,132 @@
+"""Publish a group of small uploads: in a worker thread, with as few flushes as can be.
+
+uringio/_ring/small_files.py says what each step promises. The order here is the promise of a
+receipt: data durable, then the name, then the directory, then the answer.
+
+Two ways to make the data durable, measured by `make bench-small` (bench/README.md has the figures):
+one syncfs for all, or an fsync for each. A syncfs costs about as much as three fsyncs and also
+writes back what others left in the page cache, so it is for groups of BARRIER_FILES_MIN and more.
+
+What an error costs. An error of one file (no room, no descriptor, a name that is taken, its own
+fsync) costs that file. An error of the barrier costs the whole group: nobody knows whose bytes were
+lost, so nothing is named, nothing is answered with a receipt, and it is not tried again. An error
+of a directory's fsync costs the files in that directory: they have their names, whole, and may lose
+them with the power; that is an error for their clients.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from uringd.upload_errors import failed
+from uringd.wire import Durability
+from uringio.exceptions import operation_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uringd.small.put import Put
+    from uringio.exceptions import OperationError
+    from uringio.lowlevel import small_files
+
+BARRIER_FILES_MIN = 4
+"""Files of a group from which on one syncfs costs less than an fsync for each."""
+
+
+def publish_group(
+    group: small_files.SmallGroup, puts: Sequence[Put], *, trusts_barrier: bool
+) -> bool:
+    """Publish what was `place`d; each put says what came of it. True if written bytes were lost.
+
+    All get the highest level that one of them asks for. Blocks; raises nothing but what is a fault
+    of ours, and then no file is left without its name.
+    """
+    level = max(put.durability for put in puts)
+    waiting = _without_those_there(puts)
+    files = [put.file for put in waiting]
+    lost = False
+    try:
+        durable = level >= Durability.DURABLE
+        together = trusts_barrier and len(files) >= BARRIER_FILES_MIN
+        group.write(files, sync=durable and not together)
+        if durable and together:
+            lost = _pass_barrier(group, files)
+        group.rename(files)
+        for put in waiting:
+            if put.file.result == -errno.EEXIST and put.keep_equal and _is_there(put):
+                put.file.result = 0  # another of this group has it
+        if level >= Durability.PUBLISHED:
+            _sync_directories(group, puts)
+    finally:
+        group.close(files)
+    for put in puts:
+        put.durability = level
+        if put.file.result:
+            put.failure = failed(_error_of(put))
+    return lost
+
+
+def _without_those_there(puts: Sequence[Put]) -> list[Put]:
+    """Sort out what is published already, but behind another of its name: that one is first."""
+    waiting: dict[str, list[Put]] = {}
+    for put in puts:
+        if put.name in waiting or not (put.keep_equal and _is_there(put)):
+            waiting.setdefault(put.name, []).append(put)
+    return [put for several in waiting.values() for put in several]
+
+
+def _pass_barrier(group: small_files.SmallGroup, files: Sequence[small_files.SmallFile]) -> bool:
+    if all(file.result for file in files):
+        return False
+    result = group.barrier()
+    if result < 0:
+        for file in files:
+            if not file.result:
+                file.fail("syncfs", -result)
+    return result < 0
+
+
+def _sync_directories(group: small_files.SmallGroup, puts: Sequence[Put]) -> None:
+    named = [put.file for put in puts if not put.file.result]
+    for dir_fd in {file.dir_fd: None for file in named}:
+        result = group.sync_directory(dir_fd)
+        if result < 0:
+            for file in named:
+                if file.dir_fd == dir_fd:
+                    file.fail("fsync of the directory", -result)
+
+
+def _is_there(put: Put) -> bool:
+    """Whether a regular file of this name has this content; then it is made durable too.
+
+    Whoever wrote it may not have: the same bytes were sent to us, and the answer will say durable.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(put.file.name, flags, dir_fd=put.file.dir_fd)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != len(put.content):
+            return False
+        if os.pread(fd, len(put.content) + 1, 0) != put.content:
+            return False
+        os.fsync(fd)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    put.unchanged = True
+    put.file.inode, put.file.modified_ns = found.st_ino, found.st_mtime_ns
+    return True
+
+
+def _error_of(put: Put) -> OperationError:
+    number = -put.file.result
+    if put.file.failed_at == "rename" and number == errno.EISDIR:
+        number = errno.EEXIST
+    return operation_error(number, put.file.failed_at, put.name)

@@ -1,0 +1,128 @@
+"""Power cuts under groups of small uploads, on a real ext4 and a real XFS.
+
+The disk below them keeps what was flushed and any part of what was not. In every state of it a file
+that has its name is whole, and every group that was acknowledged is there.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.uringd.small.killed import Nobody
+from tests.uringio.cut_disks import KINDS, LoggedDisk, logged_disk, mounted_states, run
+from uringd.root import Root
+from uringd.small.group import BARRIER_FILES_MIN, publish_group
+from uringd.small.put import Put
+from uringd.wire import Durability, crc32c
+from uringio.lowlevel import small_files
+
+GROUPS = 3
+FILES = BARRIER_FILES_MIN + 2
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind[0])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoggedDisk]:
+    kind, mebibytes = request.param
+    with logged_disk(kind, mebibytes, tmp_path) as made:
+        yield made
+
+
+class NoBarrier:
+    """A group that leaves its barrier out: what the check is there to find."""
+
+    def __init__(self, real: small_files.SmallGroup) -> None:
+        self.write, self.rename = real.write, real.rename
+        self.sync_directory, self.close = real.sync_directory, real.close
+
+    def barrier(self) -> int:
+        return 0
+
+
+class NoDirectory:
+    """A group that leaves the directory's fsync out."""
+
+    def __init__(self, real: small_files.SmallGroup) -> None:
+        self.write, self.rename = real.write, real.rename
+        self.barrier, self.close = real.barrier, real.close
+
+    def sync_directory(self, _dir_fd: int) -> int:
+        return 0
+
+
+def content_of(name: str, version: int) -> bytes:
+    chance = random.Random(f"{name} {version}")
+    return chance.randbytes(chance.choice([1, 700, 4096, 9000, 30_000]))
+
+
+def publish(root: Root, number: int, kind: type | None, direct_from: int) -> list[Put]:
+    """Publish a group; from the second on its first file replaces one of the group before."""
+    names = [f"g{number}-f{n}" for n in range(FILES)]
+    if number:
+        names[0] = f"g{number - 1}-f0"
+    puts = []
+    for name in names:
+        content = content_of(name, number)
+        put = Put(
+            *(Nobody(), 1, name, (name,), content, crc32c(content)),
+            *(True, False, Durability.PUBLISHED, 0, 0.0),
+        )
+        put.place(root.fd)
+        puts.append(put)
+    group = small_files.open_group(root.spool_fd, "cut-", number * 100, direct_from=direct_from)
+    publish_group(kind(group) if kind else group, puts, trusts_barrier=True)
+    assert not any(put.failure for put in puts)
+    return puts
+
+
+def cut(
+    disk: LoggedDisk, tmp_path: Path, kind: type | None, direct_from: int
+) -> tuple[list[str], list[str]]:
+    """Publish groups, and look at every state: names of torn files, and of lost ones."""
+    root = Root(disk.point / "root")
+    run("sync", "-f", disk.point)
+    began = disk.position()
+    versions: dict[str, set[bytes]] = {}
+    acknowledged: list[tuple[int, list[Put]]] = []
+    for number in range(GROUPS):
+        puts = publish(root, number, kind, direct_from)
+        acknowledged.append((disk.position(), puts))
+        for put in puts:
+            versions.setdefault(put.name, set()).add(put.content)
+    root.close()
+    torn, lost = [], []
+    ended = acknowledged[-1][0]
+    disk.leave()
+    states = 0
+    for moment in mounted_states(disk, tmp_path, began, ended):
+        states += 1
+        path = disk.point / "root"
+        found = {name: (path / name).read_bytes() for name in os.listdir(path) if name[0] == "g"}
+        torn += [name for name, content in found.items() if content not in versions[name]]
+        for position, puts in acknowledged:
+            if position <= moment:
+                lost += [put.name for put in puts if put.name not in found]
+    assert states > 4 * GROUPS
+    return torn, lost
+
+
+@pytest.mark.parametrize("direct_from", [0, small_files.NEVER_DIRECT], ids=["direct", "cached"])
+def test_nothing_acknowledged_is_lost_and_nothing_torn_is_seen(
+    disk: LoggedDisk, tmp_path: Path, direct_from: int
+) -> None:
+    torn, lost = cut(disk, tmp_path, None, direct_from)
+    assert (torn, lost) == ([], [])
+
+
+@pytest.mark.parametrize("kind", [NoBarrier, NoDirectory], ids=lambda kind: kind.__name__)
+def test_without_either_sync_the_check_finds_something(
+    disk: LoggedDisk, tmp_path: Path, kind: type
+) -> None:
+    torn, lost = cut(disk, tmp_path, kind, small_files.NEVER_DIRECT)
+    assert torn or lost
