@@ -9,6 +9,8 @@ One task at a time uses a client and its uploads; connect again for another task
 server are read when something is awaited of it: credit, or an answer. Nothing runs in between: the
 lanes of an upload are tasks that live no longer than the call that needs them.
 
+Many small files go by `client.put_many(pairs, done)`: one request each, published many at a time.
+
 A connection that breaks in mid-upload is made again, with growing waits, and the upload goes on
 where the server has it, if the server offers `resume`. What is not durable yet is kept, up to
 64 MiB, or asked again of a source that can be read twice.
@@ -21,6 +23,7 @@ from uringd.client.connecting import Client, connect
 from uringd.client.link import Link
 from uringd.client.receipt import Receipt
 from uringd.client.slot import ClientSlot
+from uringd.client.small import PutResult
 from uringd.client.supply import SeekableSource, StreamSource
 from uringd.client.upload import ClientUpload
 from uringd.client.watcher import Watcher
@@ -32,6 +35,7 @@ __all__ = [
     "ClientUpload",
     "Link",
     "Piece",
+    "PutResult",
     "Receipt",
     "SeekableSource",
     "StreamSource",

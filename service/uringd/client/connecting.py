@@ -10,6 +10,7 @@ from uringd.client.attaching import Transport, attach, check_offered, wanted
 from uringd.client.backoff import RETRY_S
 from uringd.client.claim import Claim
 from uringd.client.link import ANSWER_TIMEOUT_S, Link, open_link
+from uringd.client.small import IN_FLIGHT_MAX, PutResult, SmallUploads
 from uringd.client.upload import ClientUpload
 from uringd.client.watcher import Watcher
 from uringd.errors import ClientError, RefusedError
@@ -25,9 +26,10 @@ from uringd.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from google.protobuf.message import Message
+    from typing_extensions import Buffer
 
 LANES_MAX = 64
 """Connections of one upload: beyond a few they only share what there is."""
@@ -89,6 +91,11 @@ class Client:
     def alignment(self) -> int:
         """What every chunk's offset is a multiple of, and every length but the last one's."""
         return self.link.alignment
+
+    @property
+    def small_bytes_max(self) -> int:
+        """The longest file that `put_many` takes, in bytes; 0 where it takes none."""
+        return self.link.small_bytes_max
 
     @property
     def features(self) -> frozenset[str]:
@@ -161,8 +168,7 @@ class Client:
         page_checksums: bool,  # noqa: FBT001  # handed on
         watcher: Watcher | None,
     ) -> AsyncIterator[ClientUpload]:
-        if not 1 <= lanes <= LANES_MAX:
-            raise ValueError(f"an upload has 1 to {LANES_MAX} lanes, not {lanes}")
+        _check_lanes(lanes)
         if lanes > 1:
             self._require("lanes")
         if page_checksums:
@@ -178,6 +184,45 @@ class Client:
             yield upload
         finally:
             await upload.aclose()
+
+    async def put_many(
+        self,
+        files: Iterable[tuple[str, Buffer]],
+        done: Callable[[PutResult], None],
+        *,
+        overwrite: bool = False,
+        keep_equal: bool = False,
+        durability: str = "published",
+        lanes: int = 1,
+        in_flight: int = IN_FLIGHT_MAX,
+    ) -> None:
+        """Publish many small files, each of at most `small_bytes_max` bytes: (name, content) pairs.
+
+        The pairs are taken as there is room: at most `in_flight` requests, 1 to 64, and 4 MiB for
+        each of `lanes` connections are without an answer. `done` is called for each file, in no
+        order, with a receipt or with the error that is that file's own. With `keep_equal` a file
+        that is there and has this content is success. A connection that breaks is made again, and
+        what had no answer is sent again, with `keep_equal`: it may have been published.
+        Raises ConnectionLostError or RefusedError when there is no more point in trying, and where
+        the server does not offer `small-uploads`; files without an answer then have none.
+        Cancelled, it may leave files published that `done` did not hear of.
+        """
+        self._require("small-uploads")
+        _check_lanes(lanes)
+        if not 1 <= in_flight <= IN_FLIGHT_MAX:
+            raise ValueError(f"in_flight is 1 to {IN_FLIGHT_MAX}, not {in_flight}")
+        level = Durability[durability.upper()]
+        uploads = SmallUploads(
+            self,
+            iter(files),
+            done,
+            overwrite=overwrite,
+            keep_equal=keep_equal,
+            level=level,
+            lanes=lanes,
+            in_flight=in_flight,
+        )
+        await uploads.run()
 
     async def list_files(self, prefix: str = "", after: str = "", limit: int = 0) -> pb.ListReply:
         """List published files in byte order; `more` says to ask again after the last one."""
@@ -281,6 +326,11 @@ async def connect(
         yield client
     finally:
         await client.link.aclose()
+
+
+def _check_lanes(lanes: int) -> None:
+    if not 1 <= lanes <= LANES_MAX:
+        raise ValueError(f"an upload has 1 to {LANES_MAX} lanes, not {lanes}")
 
 
 def _check_name(name: str) -> None:

@@ -57,7 +57,7 @@ ten times a chunk. The kernel cuts it to net.core.wmem_max. TCP tunes its own.""
 EXPLANATION_S = 1.0
 """For the ERROR of a server that closed while we were sending: it is there already, or never."""
 
-FEATURES = ("resume", "lanes", "page-checksums")
+FEATURES = ("resume", "lanes", "page-checksums", "small-uploads")
 """What this client asks for in HELLO; features of shared memory only where they are wanted."""
 
 
@@ -78,8 +78,8 @@ class Holder(Protocol):
 class Link:
     """A connection after HELLO. Made by `open_link`; used by one task at a time.
 
-    `chunk_bytes` and `alignment` are the server's, in bytes; `instance_id` names the server's life,
-    in hexadecimal.
+    `chunk_bytes`, `alignment` and `small_bytes_max` are the server's, in bytes; `instance_id` names
+    the server's life, in hexadecimal.
     """
 
     def __init__(self, stream: anyio.abc.ByteStream, url: Url, timeout_s: float) -> None:
@@ -96,6 +96,7 @@ class Link:
         self.instance_id = ""
         self.chunk_bytes = 0
         self.alignment = 0
+        self.small_bytes_max = 0
         self.features: frozenset[str] = frozenset()
         self.places: Places | None = None
         self._came: list[int] | None = None
@@ -126,11 +127,21 @@ class Link:
         descriptor: int = -1,
     ) -> None:
         """Send a request; `then` is called when its reply, or an ERROR in its place, is read."""
+        await self.send(self.request_frame(frame_type, message, then, upload), descriptor)
+
+    def request_frame(
+        self,
+        frame_type: FrameType,
+        message: Message,
+        then: Callable[[Control], None],
+        upload: int = 0,
+    ) -> bytes:
+        """Make a request's frame, which is to be sent next; `then` as for `post`."""
         self._cookie += 1
         cookie = self._cookie
         frame = self._connection.send_control(frame_type, message, cookie=cookie, upload=upload)
         self._waiting[cookie] = then
-        await self.send(frame, descriptor)
+        return frame
 
     async def send(self, data: bytes | memoryview, descriptor: int = -1) -> None:
         """Send bytes of frames. A failed or cancelled send ends the connection.
@@ -211,6 +222,7 @@ class Link:
         self.server = reply.server
         self.chunk_bytes = reply.chunk_bytes_max
         self.alignment = reply.alignment
+        self.small_bytes_max = reply.small_bytes_max
         self.features = frozenset(reply.features)
 
     async def aclose(self) -> None:
@@ -221,21 +233,34 @@ class Link:
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(self._stream)
 
+    def take_ready(self) -> bool:
+        """Do what the next frame says if it is here already; False when it is not.
+
+        Raises as `next_event` does.
+        """
+        self._check_alive()
+        return self._ready_event() is not None
+
     async def _next_event(self) -> Control:
         while True:
-            try:
-                event = self._connection.next_event()
-                if event is NEED_DATA:
-                    self._connection.receive_data(await self._receive())
-                    continue
-                if isinstance(event, ConnectionClosed):
-                    raise self._lose(f"the server at {self.url} closed the connection")
-                assert isinstance(event, Control)
-                self._note(event)
-            except RemoteProtocolError as exc:
-                text = f"the server at {self.url} does not speak this protocol: {exc.text}"
-                raise self._lose(text) from exc
-            return event
+            event = self._ready_event()
+            if event is not None:
+                return event
+            self._connection.receive_data(await self._receive())
+
+    def _ready_event(self) -> Control | None:
+        try:
+            event = self._connection.next_event()
+            if event is NEED_DATA:
+                return None
+            if isinstance(event, ConnectionClosed):
+                raise self._lose(f"the server at {self.url} closed the connection")
+            assert isinstance(event, Control)
+            self._note(event)
+        except RemoteProtocolError as exc:
+            text = f"the server at {self.url} does not speak this protocol: {exc.text}"
+            raise self._lose(text) from exc
+        return event
 
     async def _receive(self) -> bytes:
         try:
