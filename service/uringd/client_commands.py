@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file")
 @click.argument("url", type=URL)
-@click.option("--name", help="Name to publish as.  [the file's own]")
+@click.option("--name", help="Name to publish as, of the directory with --recursive.  [its own]")
+@click.option(
+    "--recursive",
+    "-r",
+    is_flag=True,
+    help="FILE is a directory: upload all regular files below it, many at a time.",
+)
 @click.option("--lanes", type=click.IntRange(1, 64), default=1, help="Connections to use.")
 @click.option(
     "--durability",
@@ -60,12 +66,15 @@ if TYPE_CHECKING:
 @token_option
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress.")
-def put(file: str, url: Url, **options: Any) -> None:
+def put(file: str, url: Url, recursive: bool, **options: Any) -> None:  # noqa: FBT001
     """Upload FILE (or - for standard input) to the server at URL and print the receipt.
 
     The file appears whole under its name, or not at all. A connection that breaks is made again and
     the upload goes on; after an exit code of 4 the sentence on stderr names the command that does.
     With --json the receipt is one object on the last line of stdout.
+
+    With --recursive files appear as they come, each whole; what is there already with the same
+    content is left alone, so that it can be run again. Links and special files are skipped.
     """
     from uringd import putting  # noqa: PLC0415
 
@@ -75,8 +84,22 @@ def put(file: str, url: Url, **options: Any) -> None:
         raise click.UsageError("standard input has no name: give --name NAME")
     if options["read_back"] and options["transport"] != "slab":
         raise click.UsageError("--read-back is for --transport slab")
+    if recursive and (file == "-" or options["resume"]):
+        raise click.UsageError("--recursive takes a directory, and needs no --resume: run it again")
     options["token"] = read_token(options.pop("token_file"))
-    run(lambda: putting.put(file, url, putting.Options(**options)))
+    chosen = putting.Options(**options)
+    if not recursive:
+        run(lambda: putting.put(file, url, chosen))
+        return
+    from uringd import putting_tree  # noqa: PLC0415
+
+    codes: list[int] = []
+
+    async def put_tree() -> None:
+        codes.append(await putting_tree.put_tree(file, url, chosen))
+
+    run(put_tree)
+    sys.exit(codes[0])
 
 
 @click.command()

@@ -53,7 +53,9 @@ class Source:
             raise SourceError(f"cannot read {name}: {exc.strerror}") from exc
         if stat.S_ISDIR(found.st_mode):
             os.close(self._fd)
-            raise SourceError(f"{file} is a directory: send an archive, tar c DIR | uringd put -")
+            raise SourceError(
+                f"{file} is a directory: say --recursive, or tar c DIR | uringd put -"
+            )
         regular = stat.S_ISREG(found.st_mode)
         known = regular and found.st_size > 0
         self._begin = self._position() if known else 0
