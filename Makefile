@@ -8,7 +8,7 @@ BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
-.PHONY: bench bench-ingest bench-codec
+.PHONY: bench bench-ingest bench-codec bench-small
 .PHONY: crash fuzz mutants
 
 help:            ## show what there is
@@ -51,6 +51,9 @@ mutants: $(STAMP) ## make each line of the durability path wrong in turn: every 
 
 bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
 	$(BIN)/python -I bench/codec.py
+
+bench-small: $(STAMP)  ## how many small files a second can be published, in which way (ROUNDS=5)
+	$(BIN)/python -I bench/small.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 fuzz: $(VENV)/.installed-fuzz  ## fuzz every decoder for SECONDS=60 each (TARGET=name for one)
 	$(BIN)/python -I tests/fuzz/run.py --seconds $(or $(SECONDS),60) $(TARGET)
