@@ -92,6 +92,7 @@ class Session:
         self._scope = trio.CancelScope()
         self._watchdog = trio.CancelScope()
         self._patience = ""
+        self._is_idle = False
         self._end = "the client closed the connection"
         self._drain = False
 
@@ -119,6 +120,12 @@ class Session:
             deadline_ms = int(self.server.settings.shutdown_timeout_s * 1000)
             message = pb.Shutdown(deadline_ms=deadline_ms, reason="the server is shutting down")
             self._sender.put_nowait(self.connection.send_control(FrameType.SHUTDOWN, message))
+        self.leave_if_done()
+
+    def small_uploads_answered(self) -> None:
+        """Take note that none is unanswered: from now on the client may be idle, or be left."""
+        if self._is_idle:
+            self._watchdog.deadline = trio.current_time() + self.server.settings.idle_timeout_s
         self.leave_if_done()
 
     def leave_if_done(self) -> None:
@@ -255,8 +262,11 @@ class Session:
         idle_s = self.server.settings.idle_timeout_s
         event = self.receiver.ready_event()
         if event is None:
-            with self.patience(idle_s, f"nothing came for {idle_s:.0f} s"):
+            self._is_idle = True
+            patience_s = math.inf if self.small.in_flight else idle_s
+            with self.patience(patience_s, f"nothing came for {idle_s:.0f} s"):
                 event = await self.receiver.next_event()
+            self._is_idle = False
         if isinstance(event, ConnectionClosed):
             return False
         if isinstance(event, Data):

@@ -230,3 +230,13 @@ async def test_a_list_reads_two_ranges_of_each_upload(catalog: Catalog) -> None:
     found = await catalog.find("aa" * 16)
     assert found is not None and list(found.ranges) == ranges
     assert listed.spool_bytes == found.spool_bytes
+
+
+async def test_many_receipts_are_recorded_at_once_or_none(catalog: Catalog) -> None:
+    receipts = [replace(RECEIPT, upload_id=f"{n:032x}", name=f"f{n}") for n in range(300)]
+    await catalog.publish_many(receipts)
+    assert await catalog.find_receipt(f"{299:032x}") == receipts[299]
+    twice = [replace(RECEIPT, upload_id="cc" * 16), receipts[0]]
+    with pytest.raises(CatalogError):
+        await catalog.publish_many(twice)
+    assert await catalog.find_receipt("cc" * 16) is None

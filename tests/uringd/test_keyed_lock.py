@@ -41,3 +41,25 @@ async def test_a_cancelled_wait_holds_nothing() -> None:
                 raise AssertionError("it was held twice")
         assert "a" in lock
     assert "a" not in lock
+
+
+async def test_several_names_are_held_together_or_not_at_all() -> None:
+    lock = KeyedLock()
+    got: list[str] = []
+
+    async def take(names: set[str]) -> None:
+        await lock.take(names)
+        got.append("".join(sorted(names)))
+
+    await lock.take({"a"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take, {"a", "b"})
+        await trio.testing.wait_all_tasks_blocked()
+        assert "b" not in lock, "who waits holds nothing"
+        await lock.take({"b"})
+        lock.free({"a"})
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        lock.free({"b"})
+    assert got == ["ab"]
+    assert "a" in lock and "b" in lock

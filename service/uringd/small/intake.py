@@ -71,7 +71,8 @@ class SmallIntake:
             else:
                 message = error_message(put.failure.code, put.failure.text)
                 session.answer_nowait(put.cookie, FrameType.ERROR, message)
-        session.leave_if_done()
+        if not self.in_flight:
+            session.small_uploads_answered()
 
     def end(self) -> None:
         """Give back what was kept for a payload that did not come."""

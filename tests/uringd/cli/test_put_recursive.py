@@ -236,3 +236,18 @@ def test_a_server_that_is_killed_and_comes_back_costs_nothing(
     assert facts["published"] + facts["unchanged"] == 3001
     assert_same(directory, root / "many")
     assert os.listdir(root / ".uringd" / "spool") == []
+
+
+def test_all_of_it_is_verified_against_its_receipts(
+    uringd: UringdCommand, serve_process: ServeProcess, tree: Path, tmp_path: Path
+) -> None:
+    """They are recorded after the answers, and before the server ends."""
+    server = serve_process(root=tmp_path / "kept")
+    assert uringd("put", "-r", tree, server.unix).returncode == 0
+    (tree / "d0" / "e0" / "file 0").write_bytes(b"replaced")
+    assert uringd("put", "-r", tree, server.unix, "--overwrite").returncode == 0
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    done = uringd("verify", server.root, "--all", "--json")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count('"outcome": "ok"') == 121

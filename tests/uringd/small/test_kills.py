@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -51,3 +52,16 @@ async def test_a_kill_at_any_step_leaves_whole_files_or_none(
         assert daemon.published == (wanted if step >= RENAMED_FROM else [])
         for number, name in enumerate(daemon.published):
             assert (root / name).read_bytes() == content_of(number)
+
+
+async def test_what_a_living_process_writes_stays(serving: Serving, tmp_path: Path) -> None:
+    """Temporary files are locked for as long as their process has them."""
+    spool = tmp_path / "root" / ".uringd" / "spool"
+    spool.mkdir(parents=True, mode=0o700)
+    mine, left = spool / "mine-0.put", spool / "left-0.put"
+    left.write_bytes(b"half")
+    with mine.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        async with serving() as daemon:
+            assert daemon.spool == [mine.name]
+    assert not left.exists()

@@ -359,3 +359,27 @@ def _plain_group(
     spool_fd: int, prefix: str, first: int, *, direct_from: int
 ) -> small_files.SmallGroup:
     return small_files.PlainGroup(spool_fd, prefix, first, direct_from)
+
+
+async def test_waiting_for_an_answer_is_not_being_idle(
+    serving: Serving, open_peer: OpenPeer, until: Until
+) -> None:
+    async with serving(idle_timeout_s=0.05) as daemon, open_peer(daemon.unix, SMALL) as peer:
+        held = trio.Event()
+        take = daemon.server.root.naming.take
+
+        async def wait_first(names: set[str]) -> None:
+            await held.wait()
+            await take(names)
+
+        daemon.server.root.naming.take = wait_first  # type: ignore[method-assign, assignment]
+        await peer.send(put(peer, "file"))
+        [session] = daemon.server.sessions
+        await until(lambda: session.small.in_flight == 1)
+        with trio.move_on_after(0.2):
+            await until(lambda: not daemon.server.sessions)
+        assert session in daemon.server.sessions
+        held.set()
+        assert (await peer.answer()).type is FrameType.PUT
+        words = await peer.last_words()
+        assert words is not None and words.code is ErrorCode.TIMEOUT
