@@ -128,18 +128,17 @@ class _SharedFsync:
             self._done.set()
 
 
-def grouped(*, direct: bool, sync: bool) -> Callable[[Work, Step], None]:
+def grouped(*, sync: bool) -> Callable[[Work, Step], None]:
     """`depth` files at a time in C: one syncfs for all, or (`sync`) an fsync for each."""
 
     def run(work: Work, begin: Step) -> None:
         content = work.content()
         directory = os.open(work.directory, os.O_RDONLY | os.O_DIRECTORY)
         names = list(work.names())
-        direct_from = 0 if direct else small_files.NEVER_DIRECT
         begin()
         for first in range(0, work.count, work.depth):
             part = names[first : first + work.depth]
-            group = small_files.open_group(directory, "t-", first, direct_from=direct_from)
+            group = small_files.open_group(directory, "t-", first)
             files = [
                 small_files.SmallFile(content, directory, name.encode(), False) for name in part
             ]
@@ -191,8 +190,7 @@ def _check(result: int, what: str) -> None:
 WAYS: dict[str, Callable[[Work, Step], None]] = {
     "plain loop": plain_loop,
     "ring chains": chains,
-    "fsync each": grouped(direct=False, sync=True),
-    "one syncfs": grouped(direct=False, sync=False),
-    "direct, one syncfs": grouped(direct=True, sync=False),
+    "fsync each": grouped(sync=True),
+    "one syncfs": grouped(sync=False),
     "uringd": uploads,
 }

@@ -71,8 +71,8 @@ class Receiver:
                     await self._make_room(length)
                     self._has_room = True
                 wanted += HEADER_BYTES * self.reads_ahead
-            elif self._after_put and self.reads_ahead:
-                wanted = READ_AHEAD_BYTES
+            if self._after_put and self.reads_ahead:
+                wanted = max(wanted, min(READ_AHEAD_BYTES, connection.bytes_acceptable))
             connection.receive_data(await self._receive(wanted))
         return event
 

@@ -10,9 +10,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Direct writes are whole blocks, from memory that begins at one. */
-#define URINGIO_SMALL_BLOCK 4096
-
 /* A prefix, a number in hexadecimal and a suffix: file systems take 255. */
 #define URINGIO_SMALL_NAME_BYTES 256
 
@@ -38,7 +35,6 @@ struct uringio_small_file {
     int32_t fd;
     int32_t result;
     int32_t step;
-    int32_t direct;
     uint64_t inode;
     int64_t modified_s, modified_ns;
 };
@@ -54,8 +50,7 @@ static void uringio_small_failed(struct uringio_small_file *file, enum uringio_s
     file->step = step;
 }
 
-/* Write a file through the page cache. */
-static int uringio_small_write_cached(const struct uringio_small_file *file)
+static int uringio_small_write_all(const struct uringio_small_file *file)
 {
     uint32_t done = 0;
     while (done < file->length) {
@@ -71,27 +66,8 @@ static int uringio_small_write_cached(const struct uringio_small_file *file)
     return 0;
 }
 
-/* Write a file past the page cache, from aligned memory of ours. 1: it is whole. 0: this was not to be had,
- * or not wholly, and the file is empty again, for the page cache to do it. -1: nor is that to be had. */
-static int uringio_small_write_direct(const struct uringio_small_file *file, uint8_t *aligned)
-{
-    size_t padded = (file->length + URINGIO_SMALL_BLOCK - 1) & ~(size_t)(URINGIO_SMALL_BLOCK - 1);
-    int flags = fcntl(file->fd, F_GETFL);
-    if (flags < 0 || fcntl(file->fd, F_SETFL, flags | O_DIRECT) < 0)
-        return 0;
-    memcpy(aligned, file->data, file->length);
-    memset(aligned + file->length, 0, padded - file->length);
-    ssize_t count = pwrite(file->fd, aligned, padded, 0);
-    if (count == (ssize_t)padded &&
-        (padded == file->length || ftruncate(file->fd, file->length) == 0))
-        return 1;
-    if (fcntl(file->fd, F_SETFL, flags) < 0 || ftruncate(file->fd, 0) < 0)
-        return -1;
-    return 0;
-}
-
 static void uringio_small_write_one(int spool_fd, const char *prefix, struct uringio_small_file *file,
-                                    uint8_t *aligned, int sync)
+                                    int sync)
 {
     char name[URINGIO_SMALL_NAME_BYTES];
     uringio_small_spool_name(name, prefix, file);
@@ -104,9 +80,7 @@ static void uringio_small_write_one(int spool_fd, const char *prefix, struct uri
         uringio_small_failed(file, URINGIO_SMALL_LOCK);
         return;
     }
-    if (aligned != NULL && file->length > 0)
-        file->direct = uringio_small_write_direct(file, aligned);
-    if (file->direct < 0 || (file->direct == 0 && uringio_small_write_cached(file) < 0)) {
+    if (uringio_small_write_all(file) < 0) {
         uringio_small_failed(file, URINGIO_SMALL_WRITE);
         return;
     }
@@ -114,23 +88,12 @@ static void uringio_small_write_one(int spool_fd, const char *prefix, struct uri
         uringio_small_failed(file, URINGIO_SMALL_SYNC);
 }
 
-/* Write each file under its temporary name; from `direct_from` bytes on past the page cache. */
+/* Write each file under its temporary name. */
 static void uringio_small_write(int spool_fd, const char *prefix, struct uringio_small_file *files,
-                                unsigned count, uint32_t direct_from, int sync)
+                                unsigned count, int sync)
 {
-    size_t longest = 0;
     for (unsigned i = 0; i < count; i++)
-        if (files[i].length >= direct_from && files[i].length > longest)
-            longest = files[i].length;
-    void *aligned = NULL;
-    if (longest > 0 &&
-        posix_memalign(&aligned, URINGIO_SMALL_BLOCK, longest + URINGIO_SMALL_BLOCK) != 0)
-        aligned = NULL; /* the page cache does it then */
-    for (unsigned i = 0; i < count; i++) {
-        uint8_t *memory = files[i].length >= direct_from ? aligned : NULL;
-        uringio_small_write_one(spool_fd, prefix, &files[i], memory, sync);
-    }
-    free(aligned);
+        uringio_small_write_one(spool_fd, prefix, &files[i], sync);
 }
 
 static int uringio_small_barrier(int fd)

@@ -117,7 +117,6 @@ class SmallIntake:
             crc32c=put.crc32c,
             durability=int(put.durability),  # type: ignore[arg-type]  # the stub's own enum
             backend=BACKEND,
-            direct=put.file.direct,
             transport=self._session.transport,
             seconds=time.monotonic() - put.started,
             instance_id=self._session.server.instance_id,

@@ -47,9 +47,6 @@ GROUP_FILES_MAX = 128
 """Files of one group, and descriptors that it holds: two connections' worth of requests. The flush
 costs each of them a hundredth by then, and who comes next does not wait long."""
 
-DIRECT_FROM_BYTES = small_files.NEVER_DIRECT
-"""From which size on a small upload goes past the page cache."""
-
 RECORDS_WAITING_MAX = 4
 """Groups whose receipts are not recorded yet: a catalog that is slower than the disk slows us."""
 
@@ -140,9 +137,7 @@ class SmallUploads:
                 return
             try:
                 first, self._number = self._number, self._number + len(placed)
-                group = self.open_group(
-                    self._root.spool_fd, self._prefix, first, direct_from=DIRECT_FROM_BYTES
-                )
+                group = self.open_group(self._root.spool_fd, self._prefix, first)
             except OSError as exc:
                 error = operation_error(exc.errno or errno.EIO, "open", "the spool")
                 for put in placed:
@@ -194,7 +189,7 @@ class SmallUploads:
             put.crc32c,
             put.durability,
             BACKEND,
-            put.file.direct,
+            False,
             put.asker.transport,
             time.monotonic() - put.started,
             self._instance.instance_id,

@@ -61,7 +61,7 @@ def content_of(name: str, version: int) -> bytes:
     return chance.randbytes(chance.choice([1, 700, 4096, 9000, 30_000]))
 
 
-def publish(root: Root, number: int, kind: type | None, direct_from: int) -> list[Put]:
+def publish(root: Root, number: int, kind: type | None) -> list[Put]:
     """Publish a group; from the second on its first file replaces one of the group before."""
     names = [f"g{number}-f{n}" for n in range(FILES)]
     if number:
@@ -75,15 +75,13 @@ def publish(root: Root, number: int, kind: type | None, direct_from: int) -> lis
         )
         put.place(root.fd)
         puts.append(put)
-    group = small_files.open_group(root.spool_fd, "cut-", number * 100, direct_from=direct_from)
+    group = small_files.open_group(root.spool_fd, "cut-", number * 100)
     publish_group(kind(group) if kind else group, puts, trusts_barrier=True)
     assert not any(put.failure for put in puts)
     return puts
 
 
-def cut(
-    disk: LoggedDisk, tmp_path: Path, kind: type | None, direct_from: int
-) -> tuple[list[str], list[str]]:
+def cut(disk: LoggedDisk, tmp_path: Path, kind: type | None) -> tuple[list[str], list[str]]:
     """Publish groups, and look at every state: names of torn files, and of lost ones."""
     root = Root(disk.point / "root")
     run("sync", "-f", disk.point)
@@ -91,7 +89,7 @@ def cut(
     versions: dict[str, set[bytes]] = {}
     acknowledged: list[tuple[int, list[Put]]] = []
     for number in range(GROUPS):
-        puts = publish(root, number, kind, direct_from)
+        puts = publish(root, number, kind)
         acknowledged.append((disk.position(), puts))
         for put in puts:
             versions.setdefault(put.name, set()).add(put.content)
@@ -112,11 +110,10 @@ def cut(
     return torn, lost
 
 
-@pytest.mark.parametrize("direct_from", [0, small_files.NEVER_DIRECT], ids=["direct", "cached"])
 def test_nothing_acknowledged_is_lost_and_nothing_torn_is_seen(
-    disk: LoggedDisk, tmp_path: Path, direct_from: int
+    disk: LoggedDisk, tmp_path: Path
 ) -> None:
-    torn, lost = cut(disk, tmp_path, None, direct_from)
+    torn, lost = cut(disk, tmp_path, None)
     assert (torn, lost) == ([], [])
 
 
@@ -124,5 +121,5 @@ def test_nothing_acknowledged_is_lost_and_nothing_torn_is_seen(
 def test_without_either_sync_the_check_finds_something(
     disk: LoggedDisk, tmp_path: Path, kind: type
 ) -> None:
-    torn, lost = cut(disk, tmp_path, kind, small_files.NEVER_DIRECT)
+    torn, lost = cut(disk, tmp_path, kind)
     assert torn or lost

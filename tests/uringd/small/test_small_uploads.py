@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -347,18 +346,12 @@ async def test_every_ring_has_them(
 async def test_without_the_extension_there_are_small_uploads_too(
     daemon: Daemon, open_peer: OpenPeer
 ) -> None:
-    daemon.server.small.open_group = partial(_plain_group)
+    daemon.server.small.open_group = small_files.PlainGroup
     async with open_peer(daemon.unix, SMALL) as peer:
         await peer.send(b"".join(put(peer, f"f{n}") for n in range(20)))
         events = await answers(peer, 20)
     assert {event.type for event in events.values()} == {FrameType.PUT}
     assert len(daemon.published) == 20
-
-
-def _plain_group(
-    spool_fd: int, prefix: str, first: int, *, direct_from: int
-) -> small_files.SmallGroup:
-    return small_files.PlainGroup(spool_fd, prefix, first, direct_from)
 
 
 async def test_waiting_for_an_answer_is_not_being_idle(

@@ -32,14 +32,14 @@ class Folder:
         flags = os.O_RDONLY | os.O_DIRECTORY
         self.spool_fd, self.target_fd = os.open(self.spool, flags), os.open(self.target, flags)
 
-    def group(self, direct_from: int = small_files.NEVER_DIRECT, first: int = 0) -> SmallGroup:
-        return self.kind(self.spool_fd, "test-", first, direct_from)
+    def group(self) -> SmallGroup:
+        return self.kind(self.spool_fd, "test-", 0)
 
     def file(self, name: str, data: bytes, *, replace: bool = False) -> SmallFile:
         return SmallFile(data, self.target_fd, name.encode(), replace)
 
-    def publish(self, files: list[SmallFile], direct_from: int = small_files.NEVER_DIRECT) -> None:
-        group = self.group(direct_from)
+    def publish(self, files: list[SmallFile]) -> None:
+        group = self.group()
         try:
             group.write(files, sync=False)
             assert group.barrier() == 0
@@ -62,11 +62,10 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("direct_from", [0, 4097, small_files.NEVER_DIRECT])
-def test_files_of_every_size_are_published_whole(folder: Folder, direct_from: int) -> None:
+def test_files_of_every_size_are_published_whole(folder: Folder) -> None:
     files = [folder.file(f"f{size}", os.urandom(size)) for size in SIZES]
     before = descriptors()
-    folder.publish(files, direct_from)
+    folder.publish(files)
     assert descriptors() == before
     for file, size in zip(files, SIZES, strict=True):
         path = folder.target / f"f{size}"
@@ -77,20 +76,6 @@ def test_files_of_every_size_are_published_whole(folder: Folder, direct_from: in
         mask = os.umask(0)
         os.umask(mask)
         assert stat.S_IMODE(found.st_mode) == 0o666 & ~mask
-
-
-def test_what_went_past_the_page_cache_says_so(tmp_path: Path) -> None:
-    if _binding.lib is None:
-        pytest.skip("the extension is not there: nothing goes past the page cache")
-    folder = Folder(tmp_path, CompiledGroup)
-    try:
-        os.close(os.open(folder.spool / "probe", os.O_CREAT | os.O_WRONLY | os.O_DIRECT))
-    except OSError:
-        pytest.skip("no O_DIRECT on this file system")
-    files = [folder.file("small", b"s" * 100), folder.file("long", b"l" * 5000)]
-    folder.publish(files, direct_from=1000)
-    assert [file.direct for file in files] == [False, True]
-    assert (folder.target / "long").read_bytes() == b"l" * 5000
 
 
 def test_a_taken_name_is_an_error_of_its_own_file(folder: Folder) -> None:
@@ -131,7 +116,7 @@ def test_a_file_that_failed_is_not_named(folder: Folder) -> None:
 def test_a_group_that_is_left_leaves_nothing(folder: Folder) -> None:
     files = [folder.file("a", b"a" * 5000), folder.file("b", b"b")]
     before = descriptors()
-    group = folder.group(direct_from=4096)
+    group = folder.group()
     group.write(files, sync=False)
     assert len(os.listdir(folder.spool)) == 2
     group.close(files)
@@ -163,14 +148,13 @@ def test_a_temporary_name_that_is_taken_costs_one_file(folder: Folder) -> None:
     assert sorted(os.listdir(folder.target)) == ["a", "c"]
 
 
-@pytest.mark.parametrize("direct_from", [0, small_files.NEVER_DIRECT])
-def test_a_file_that_is_too_long_is_an_error_of_its_own(folder: Folder, direct_from: int) -> None:
+def test_a_file_that_is_too_long_is_an_error_of_its_own(folder: Folder) -> None:
     """RLIMIT_FSIZE cuts a write short, and then refuses it: no part of the file is named."""
     files = [folder.file("short", b"s" * 4096), folder.file("long", b"l" * 100_000)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, limits[1]))
     try:
-        folder.publish(files, direct_from)
+        folder.publish(files)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (files[1].result, files[1].failed_at) == (-errno.EFBIG, "write")
