@@ -212,3 +212,15 @@ def test_equal_to_what_an_earlier_one_replaces_is_not_there(spool: Spool) -> Non
     spool.publish(puts)
     assert spool.published == {"name": b"two"}
     assert not puts[1].unchanged
+
+
+@pytest.mark.parametrize("number", [0, errno.EIO])
+def test_what_is_there_passes_the_barrier_too(spool: Spool, number: int) -> None:
+    """Whoever wrote it may not have made it durable, and the receipt will say so."""
+    for put in several(spool):
+        (spool.path / put.name).write_bytes(put.content)
+    puts = several(spool, keep_equal=True)
+    lost, calls = spool.publish(puts, "barrier" if number else "", 0, number)
+    assert calls.count("barrier") == 1
+    assert lost == bool(number)
+    assert {put.failure is None for put in puts} == {not number}
