@@ -25,6 +25,8 @@ from uringd.wire import (
 from uringio.lowlevel import small_files
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, Until
 
 SMALL = "small-uploads"
@@ -50,6 +52,19 @@ def fail(daemon: Daemon, step: str, nth: int, number: int) -> list[FaultyGroup]:
 
     daemon.server.small.open_group = open_group
     return groups
+
+
+def hold_groups(daemon: Daemon) -> trio.Event:
+    """Let no group begin until the event is set."""
+    held = trio.Event()
+    take = daemon.server.root.naming.take
+
+    async def wait_first(names: AbstractSet[str]) -> None:
+        await held.wait()
+        await take(names)
+
+    daemon.server.root.naming.take = wait_first  # type: ignore[method-assign]
+    return held
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 65_536, SMALL_BYTES_MAX])
@@ -305,14 +320,7 @@ async def test_a_leaving_server_answers_what_it_has_and_refuses_more(
     serving: Serving, open_peer: OpenPeer, until: Until
 ) -> None:
     async with serving() as daemon, open_peer(daemon.unix, SMALL) as peer:
-        held = trio.Event()
-        take = daemon.server.root.naming.take
-
-        async def wait_first(names: set[str]) -> None:
-            await held.wait()
-            await take(names)
-
-        daemon.server.root.naming.take = wait_first  # type: ignore[method-assign, assignment]
+        held = hold_groups(daemon)
         await peer.send(put(peer, "first"))
         [session] = daemon.server.sessions
         await until(lambda: session.small.in_flight == 1)
@@ -358,14 +366,7 @@ async def test_waiting_for_an_answer_is_not_being_idle(
     serving: Serving, open_peer: OpenPeer, until: Until
 ) -> None:
     async with serving(idle_timeout_s=0.05) as daemon, open_peer(daemon.unix, SMALL) as peer:
-        held = trio.Event()
-        take = daemon.server.root.naming.take
-
-        async def wait_first(names: set[str]) -> None:
-            await held.wait()
-            await take(names)
-
-        daemon.server.root.naming.take = wait_first  # type: ignore[method-assign, assignment]
+        held = hold_groups(daemon)
         await peer.send(put(peer, "file"))
         [session] = daemon.server.sessions
         await until(lambda: session.small.in_flight == 1)
@@ -376,3 +377,17 @@ async def test_waiting_for_an_answer_is_not_being_idle(
         assert (await peer.answer()).type is FrameType.PUT
         words = await peer.last_words()
         assert words is not None and words.code is ErrorCode.TIMEOUT
+
+
+async def test_an_answer_that_cannot_be_given_costs_nobody_else(
+    daemon: Daemon, open_peer: OpenPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_peer(daemon.unix, SMALL) as one:
+        await one.ask(FrameType.PING, pb.Ping())
+        [session] = daemon.server.sessions
+        monkeypatch.setattr(session, "answer_nowait", None)
+        await one.send(put(one, "one"))
+        async with open_peer(daemon.unix, SMALL) as other:
+            await other.ask(FrameType.PUT, pb.Put(name="two", content=b"x"))
+            await other.ask(FrameType.PUT, pb.Put(name="three", content=b"x"))
+    assert {"two", "three"} <= set(daemon.published)
