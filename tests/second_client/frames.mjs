@@ -18,7 +18,7 @@ const NO = 0; // the field is 0
 const SET = 1; // the field is not 0
 const ANY = 2;
 
-// type: name, message of the reply or notice, flags, cookie, upload, number where it does not follow
+// type: name, message of the reply or notice, flags, cookie, upload; numbers from 1 on
 const ROWS = [
   ["HELLO", "HelloReply", REPLY, SET, NO],
   ["CREATE", "CreateReply", REPLY, SET, NO],
@@ -38,10 +38,9 @@ const ROWS = [
   ["PLACED", null, 0, NO, SET],
   ["PUT", "Receipt", REPLY, SET, NO],
 ];
-const TYPES = ROWS.map(([name, message, flags, cookie, upload, number], index) => ({
-  name, message, flags, cookie, upload, number: number ?? index + 1,
+const TYPES = ROWS.map(([name, message, flags, cookie, upload], index) => ({
+  name, message, flags, cookie, upload, number: index + 1,
 }));
-const BY_NUMBER = new Map(TYPES.map((type) => [type.number, type]));
 export const TYPE = Object.fromEntries(TYPES.map((type) => [type.name, type]));
 
 export function encodeHeader(type, { cookie = 0n, upload = 0n, offset = 0n, length, crc }) {
@@ -75,7 +74,7 @@ export function decodeHeader(header) {
   }
   if (header.readUInt8(4) !== VERSION) refuse("UNSUPPORTED_VERSION", "another version");
   if (header.subarray(40, 60).some((byte) => byte !== 0)) refuse("BAD_FRAME", "reserved bytes");
-  const type = BY_NUMBER.get(header.readUInt8(5)) ?? refuse("UNSUPPORTED", "no such type");
+  const type = TYPES[header.readUInt8(5) - 1] ?? refuse("UNSUPPORTED", "no such type");
   const made = {
     type,
     flags: header.readUInt16LE(6),

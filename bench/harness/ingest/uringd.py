@@ -7,7 +7,6 @@ from a source that can be read again, small ones from memory.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import time
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from bench.harness.ingest.objects import Objects
     from bench.harness.measurement import Measurement, Order
     from uringd.client import Client, ClientUpload
+    from uringd.client.attaching import Transport as Through
 
     Commits = list[tuple[int, int]]
     Uploading = Callable[[Client, Objects, Iterator[int], Commits], Coroutine[Any, Any, None]]
@@ -48,7 +48,7 @@ class Way:
 
     uploading: Uploading
     over: Transport = "tcp"
-    through: str = "socket"
+    through: Through = "socket"
     options: tuple[str, ...] = ()
     pipelined: bool = False
 
@@ -137,15 +137,11 @@ async def _in_time() -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _clients(url: str, count: int, through: str) -> AsyncIterator[list[Client]]:
+async def _clients(url: str, count: int, through: Through) -> AsyncIterator[list[Client]]:
     """Connect so many times before anything is uploaded."""
-    options: dict[str, Any] = {}
-    if "transport" in inspect.signature(connect).parameters:
-        options["transport"] = through
-    elif through != "socket":
-        raise CannotRunError(f"this uringd does not offer {through}")
+    connecting = [connect(url, transport=through) for _ in range(count)]
     async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(connect(url, **options)) for _ in range(count)]
+        yield [await stack.enter_async_context(one) for one in connecting]
 
 
 async def upload_each(
@@ -178,9 +174,6 @@ async def put_many(
     client: Client, objects: Objects, numbers: Iterator[int], commits_ns: Commits
 ) -> None:
     """Send many whole objects, a request each."""
-    put: Any = getattr(client, "put_many", None)
-    if put is None:
-        raise CannotRunError("this uringd does not offer small-uploads")
     tail = objects.tail()
     began_ns: dict[str, int] = {}
 
@@ -195,7 +188,7 @@ async def put_many(
             raise result.error
         commits_ns.append((began_ns.pop(result.name), time.perf_counter_ns()))
 
-    await put(files(), done)
+    await client.put_many(files(), done)
 
 
 async def _send_big(upload: ClientUpload, objects: Objects) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SMALL = Cell("uploads", 48 * KIB, 4 * KIB, 4, timed=True)
 BIG = Cell("uploads", 6 * MIB, 2 * MIB, 2, timed=True)
-NOT_HERE = ("is not installed", "does not offer", "--workers")
+NOT_HERE = ("is not installed", "--workers")
 """What a contender says that needs more than this machine, or this uringd, has."""
 UNTIMED = {known.DISK, known.RSYNC}
 

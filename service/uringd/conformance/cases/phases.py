@@ -123,7 +123,7 @@ def _allow_end(event: Control | None) -> None:
         raise FailedError("a reply or ERROR OUT_OF_ORDER", described(event) if event else "the end")
 
 
-for _number, _name in ((1, 0), (2, 17), (3, 255)):
+for _number, _name in ((1, 0), (2, 18), (3, 255)):
 
     async def _unknown(target: Target, number: int = _name) -> None:
         await _later_frame(target, raw(number, cookie=1 << 32), ErrorCode.UNSUPPORTED)
