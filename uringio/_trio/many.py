@@ -62,13 +62,16 @@ class ManyWrites:
         """Write all; the result counts bytes. Raises the first error, with all `failures`."""
         count = len(self._views)
         pieces = iter([range(n, min(n + PIECE_COUNT, count)) for n in range(0, count, PIECE_COUNT)])
-        if count <= PIECE_COUNT:
+        if not any(self._lengths):
+            await trio.lowlevel.checkpoint()
+        elif count <= PIECE_COUNT:
             await self._write_pieces(pieces)
         else:
             async with trio.open_nursery() as nursery:
                 for _ in range(PIECES_AT_A_TIME):
                     nursery.start_soon(self._write_pieces, pieces)
-        await self._write_others(self._others)
+        if self._others:
+            await self._write_others(self._others)
         if self._broken is not None:
             raise self._broken
         if self._failures:
@@ -93,7 +96,6 @@ class ManyWrites:
         return False
 
     async def _write_pieces(self, pieces: Iterator[range]) -> None:
-        await trio.lowlevel.checkpoint()
         for piece in pieces:
             if self._failures or self._broken:
                 for number in piece:
