@@ -48,7 +48,6 @@ class DescriptorReceiver(Receiver):
     ) -> None:
         super().__init__(socket, connection, make_room)
         self._stream = socket
-        self._frames = connection
         self._came: list[int] = []
         self._cut = False
 
@@ -64,18 +63,6 @@ class DescriptorReceiver(Receiver):
         self._came += descriptors_of(ancillary)
         self._cut = self._cut or bool(flags & socket.MSG_CTRUNC)
         return data
-
-    async def receive_payload(self, view: memoryview) -> None:
-        """Receive payload, and nothing behind it: the next header may bring a descriptor."""
-        done = self._frames.read_payload_into(view)
-        while done < len(view):
-            count = await self._stream.recv_into(view[done:])
-            if not count:
-                raise RemoteProtocolError(
-                    ErrorCode.BAD_FRAME, "the connection ended in the middle of a chunk"
-                )
-            self._frames.payload_received(count)
-            done += count
 
     @contextlib.contextmanager
     def descriptor(self, stated: int) -> Iterator[int]:

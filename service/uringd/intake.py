@@ -55,9 +55,10 @@ class Intake:
         slot = await self._server.ring.slots.acquire()
         try:
             with session.patience(limit_s, "a chunk came too slowly"):
-                await self._receive(slot, event)
+                crc = await self._receive(slot, event)
             free = partial(self._slot_free, event.upload)
-            taken = await self.hand_over(slot, event, hold, free, session.transport, pages=pages)
+            transport = session.transport
+            taken = await self.hand_over(slot, event, hold, free, transport, crc, pages=pages)
         except BaseException:
             self._server.ring.slots.release(slot)
             raise
@@ -80,11 +81,11 @@ class Intake:
             return None, exc
         return hold, None
 
-    async def _receive(self, slot: Slot, event: Data) -> None:
+    async def _receive(self, slot: Slot, event: Data) -> int:
         session = self._session
         self._server.receiving[session] = trio.current_time()
         try:
-            await session.receiver.receive_payload(slot.memory[: event.length])
+            return await session.receiver.receive_payload(slot.memory[: event.length])
         finally:
             del self._server.receiving[session]
 
@@ -95,20 +96,21 @@ class Intake:
         hold: Hold,
         free: Callable[[Slot], None],
         transport: str,
+        crc: int,
         *,
         pages: tuple[int, pb.Pages] | None = None,
-        checked: bool = True,
         read_back: Slot | None = None,
     ) -> bool:
         """Whether the upload took the slot over: then `free(slot)` is called at its end.
 
-        `transport` is how the chunk came. What is not `checked` has the checksum that its client
-        says; `read_back` is memory to compare it in once it is written (`Filling.write`).
+        `transport` is how the chunk came, `crc` the checksum of what came, or what its client says
+        of memory that it can change; `read_back` is memory to compare it in once it is written
+        (`Filling.write`).
         """
         if hold.upload.is_broken or hold.is_fenced:
             return False
         try:
-            if checked and crc32c(slot.memory[: event.length]) != event.crc32c:
+            if crc != event.crc32c:
                 text = f"the chunk at {event.offset} differs from its checksum"
                 missing = await self._mend(slot, event, hold, pages)
                 raise UploadError(

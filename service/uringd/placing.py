@@ -21,7 +21,7 @@ from uringd.config import ALIGNMENT_BYTES
 from uringd.slab import Slab
 from uringd.upload_errors import UploadError
 from uringd.v1 import uringd_pb2 as pb
-from uringd.wire import OFFSET_MAX, Data, ErrorCode, MemoryMode, RemoteProtocolError
+from uringd.wire import OFFSET_MAX, Data, ErrorCode, MemoryMode, RemoteProtocolError, crc32c
 from uringio.lowlevel import operations
 
 if TYPE_CHECKING:
@@ -283,8 +283,9 @@ class Placing:
         read_back: Slot | None = None,
     ) -> None:
         try:
+            crc = crc32c(slot.memory[: chunk.length]) if checked else chunk.crc32c
             taken = await self._intake.hand_over(
-                slot, chunk, hold, free, transport, checked=checked, read_back=read_back
+                slot, chunk, hold, free, transport, crc, read_back=read_back
             )
         except BaseException:
             free(slot)

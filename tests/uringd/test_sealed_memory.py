@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from tests.uringd.sharing import (
     place,
     released,
 )
-from uringd.wire import ErrorCode, crc32c
+from uringd.v1 import uringd_pb2 as pb
+from uringd.wire import ErrorCode, FrameType, crc32c
 from uringio.lowlevel import Opcode
 
 if TYPE_CHECKING:
@@ -64,6 +66,29 @@ async def test_chunks_are_written_from_sealed_memory(
         assert released(peer) == []
         await until(lambda: count_descriptors() == before)
     assert (daemon.root / "file").read_bytes() == data
+
+
+async def test_a_descriptor_behind_a_chunk_of_the_stream_is_not_lost(
+    daemon: Daemon, open_peer: OpenPeer, content: Content
+) -> None:
+    """Who asked for a payload and the header behind it would close what comes with that header."""
+    data = content(2 * SLOT_BYTES)
+    async with open_peer(daemon.unix, "sealed") as peer:
+        handle = await peer.create()
+        first, second = data[:SLOT_BYTES], data[SLOT_BYTES:]
+        header = peer.connection.send_data_header(handle, 0, SLOT_BYTES, crc32c(first))
+        message = pb.Placed(
+            offset=SLOT_BYTES, length=SLOT_BYTES, crc32c=crc32c(second), descriptors=1
+        )
+        placed = peer.connection.send_control(FrameType.PLACED, message, upload=handle)
+        memory = memory_of(second, ALL_SEALS)
+        with socket.socket(fileno=os.dup(peer.stream.socket.fileno())) as stream:
+            # At once, so that both are there before the server reads either.
+            stream.sendall(header + first)
+            socket.send_fds(stream, [placed], [memory])
+        os.close(memory)
+        receipt = await peer.commit(handle, len(data), crc32c=crc32c(data))
+        assert receipt.transport == "unix+sealed"
 
 
 @pytest.mark.parametrize(
