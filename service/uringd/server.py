@@ -12,6 +12,7 @@ import structlog
 import trio
 
 import uringio
+from uringd.accepting import accept_forever
 from uringd.catalog import Catalog, CatalogError, open_catalog
 from uringd.config import SLOTS_WANTED, Settings
 from uringd.listeners import Listener, listen
@@ -232,7 +233,7 @@ async def _accept(server: Server, listeners: list[Listener]) -> None:
     async with trio.open_nursery() as nursery:
         for listener in listeners:
             serve_one = partial(server.serve_connection, listener.transport)
-            nursery.start_soon(trio.serve_listeners, serve_one, [listener.socket])
+            nursery.start_soon(accept_forever, listener.socket, serve_one)
 
 
 async def _end_at_second_signal(server: Server, signals: AsyncIterator[int]) -> None:

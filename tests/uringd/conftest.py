@@ -24,6 +24,7 @@ import pytest
 import trio
 
 import uringio
+from uringd.accepting import accept_forever
 from uringd.config import Settings
 from uringd.listeners import listen
 from uringd.server import Server, open_server
@@ -464,7 +465,7 @@ def serving(tmp_path: Path, until: Until) -> Serving:
             async with trio.open_nursery() as nursery:
                 for listener in listeners:
                     handler = functools.partial(server.serve_connection, listener.transport)
-                    nursery.start_soon(trio.serve_listeners, handler, [listener.socket])
+                    nursery.start_soon(accept_forever, listener.socket, handler)
                 try:
                     yield Daemon(server, [listener.url for listener in listeners])
                 finally:
