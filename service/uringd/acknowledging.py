@@ -29,15 +29,28 @@ class Acknowledgements:
         self._due: dict[int, int] = {}
         self._due_slots = 0
         self._released: list[int] = []
+        self._newest = 0
+        self._told = False
 
     @property
     def granted(self) -> int:
         """Slots of credit that the session has in all."""
         return self._credit.granted
 
-    def consume(self) -> None:
-        """Count a DATA frame. Raises RemoteProtocolError (CREDIT_EXCEEDED)."""
+    def consume(self, handle: int) -> None:
+        """Count a chunk's frame. Raises RemoteProtocolError (CREDIT_EXCEEDED)."""
         self._credit.consume()
+        self._newest = handle
+
+    def remind(self) -> bool:
+        """Tell a client whose chunks are here, and that has heard nothing since the last call.
+
+        Whether there are such chunks: a slow disk is no idle client.
+        """
+        waits, told, self._told = self._credit.used > 0, self._told, False
+        if waits and not told:
+            self.tell(self._newest)
+        return waits
 
     def give_back(self, handle: int, place: int | None = None) -> None:
         """Give back one slot's credit with the next ACK of an upload.
@@ -66,6 +79,7 @@ class Acknowledgements:
     ) -> Iterator[tuple[int, pb.Ack]]:
         """Yield the ACKs that are due, each with its handle: one for each upload that has news."""
         due, self._due, self._due_slots = self._due, {}, 0
+        self._told = True
         released, self._released = self._released, []
         for begin in range(RANGES_MAX, len(released), RANGES_MAX):
             more = released[begin : begin + RANGES_MAX]

@@ -41,6 +41,10 @@ EXPIRY_TICK_S = 60.0
 EVICTION_TICK_S = 1.0
 """How often slow receivers are looked for while others wait for a slot."""
 
+REMINDER_S = 15.0
+"""How long a client hears nothing while its chunks wait for the disk, twice that at the most: far
+below what any client waits before it takes the server for gone."""
+
 
 class Server:
     """What all sessions share."""
@@ -114,6 +118,13 @@ class Server:
                     if since <= late:
                         session.end_slow_chunk()
 
+    async def remind(self) -> None:
+        """Let clients know that their chunks wait for a slow disk, until cancelled."""
+        while True:
+            await trio.sleep(min(REMINDER_S, self.settings.idle_timeout_s / 2))
+            for session in list(self.sessions):
+                session.remind()
+
     async def serve_connection(self, transport: str, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends."""
         async with stream:
@@ -186,6 +197,7 @@ async def open_server(settings: Settings, ring: RingLike | None = None) -> Async
             nursery.start_soon(server.small.serve)
             nursery.start_soon(server.keep_house)
             nursery.start_soon(server.evict_slow)
+            nursery.start_soon(server.remind)
             yield server
             nursery.cancel_scope.cancel()
     finally:

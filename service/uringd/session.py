@@ -143,6 +143,12 @@ class Session:
         self._patience = "a chunk came too slowly while others waited for its slot"
         self._watchdog.deadline = trio.current_time()
 
+    def remind(self) -> None:
+        """Let a client whose chunks wait for the disk know that they do; it is not idle then."""
+        if self.acks.remind() and self._is_idle:
+            later = trio.current_time() + self.server.settings.idle_timeout_s
+            self._watchdog.deadline = max(self._watchdog.deadline, later)
+
     def take_hold(self, upload: Upload) -> Hold:
         """Give an upload a handle in this session."""
         hold = Hold(self, self._new_handle(), upload)
@@ -270,7 +276,7 @@ class Session:
         if isinstance(event, ConnectionClosed):
             return False
         if isinstance(event, Data):
-            self.acks.consume()
+            self.acks.consume(event.upload)
             await self._intake.take(event)
         else:
             await self._control(event)
@@ -288,7 +294,7 @@ class Session:
         elif event.type is FrameType.PLACED:
             if self.placing is None:
                 raise RemoteProtocolError(ErrorCode.OUT_OF_ORDER, "no shared memory is in force")
-            self.acks.consume()
+            self.acks.consume(event.upload)
             await self.placing.take(event)
         elif event.type is FrameType.PUT:
             self.server.receiving.pop(self, None)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from uringd.small.group import publish_group
 from uringd.small.put import Put
 from uringd.wire import Durability, crc32c
 from uringio.lowlevel import small_files
+
+if TYPE_CHECKING:
+    from tests.uringd.conftest import Daemon
 
 
 class FaultyGroup:
@@ -125,3 +131,16 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     yield made
     for fd in made.fds.values():
         os.close(fd)
+
+
+def hold_groups(daemon: Daemon) -> trio.Event:
+    """Let no group begin until the event is set."""
+    held = trio.Event()
+    take = daemon.server.root.naming.take
+
+    async def wait_first(names: AbstractSet[str]) -> None:
+        await held.wait()
+        await take(names)
+
+    daemon.server.root.naming.take = wait_first  # type: ignore[method-assign]
+    return held

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.uringd.small.conftest import FaultyGroup
+from tests.uringd.small.conftest import FaultyGroup, hold_groups
 from uringd.small import memory
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
@@ -25,8 +25,6 @@ from uringd.wire import (
 from uringio.lowlevel import small_files
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
     from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, Until
 
 SMALL = "small-uploads"
@@ -52,19 +50,6 @@ def fail(daemon: Daemon, step: str, nth: int, number: int) -> list[FaultyGroup]:
 
     daemon.server.small.open_group = open_group
     return groups
-
-
-def hold_groups(daemon: Daemon) -> trio.Event:
-    """Let no group begin until the event is set."""
-    held = trio.Event()
-    take = daemon.server.root.naming.take
-
-    async def wait_first(names: AbstractSet[str]) -> None:
-        await held.wait()
-        await take(names)
-
-    daemon.server.root.naming.take = wait_first  # type: ignore[method-assign]
-    return held
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 65_536, SMALL_BYTES_MAX])
