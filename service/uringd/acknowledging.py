@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from uringd.uploads import Upload
 
-ACK_SHARE = 4
-"""An acknowledgement is sent when this part of the client's credit has come back: a quarter, so
-that three quarters of it are on their way."""
+ACK_SHARE = 2
+"""An acknowledgement is sent when this part of the client's credit has come back: half of it, while
+the other half is on its way. A frame costs as much as 100 KiB of payload, most of it in waking the
+client."""
 
 
 class Acknowledgements:

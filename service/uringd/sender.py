@@ -106,20 +106,33 @@ class Sender:
             _close(descriptor)
 
     async def _send_in_time(self, data: memoryview, descriptor: int) -> None:
-        with trio.move_on_after(self._timeout_s):
-            while data:
-                try:
-                    if descriptor >= 0:
-                        sent = await self._socket.sendmsg([data], ancillary_for(descriptor))
-                        descriptor = -1
-                    else:
-                        sent = await self._socket.send(data)
-                except OSError as exc:
-                    name = errno.errorcode.get(exc.errno or 0, "an error")
-                    raise PeerGoneError(f"the client is gone ({name})") from exc
-                data = data[sent:]
-            return
+        try:
+            if descriptor < 0:
+                data = data[self._send_now(data) :]
+                if not data:
+                    return
+            with trio.move_on_after(self._timeout_s):
+                if descriptor >= 0:
+                    sent = await self._socket.sendmsg([data], ancillary_for(descriptor))
+                    data = data[sent:]
+                while data:
+                    await trio.lowlevel.wait_writable(self._socket)
+                    data = data[self._send_now(data) :]
+                return
+        except OSError as exc:
+            name = errno.errorcode.get(exc.errno or 0, "an error")
+            raise PeerGoneError(f"the client is gone ({name})") from exc
         raise PeerGoneError(f"the client took no acknowledgement for {self._timeout_s:.0f} s")
+
+    def _send_now(self, data: memoryview) -> int:
+        """Send what the socket takes at once; nearly always that is all of it.
+
+        No pass of the scheduler is due for it: what is sent was waited for.
+        """
+        try:
+            return os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
 
 
 def _close(descriptor: int) -> None:

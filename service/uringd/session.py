@@ -7,7 +7,6 @@ PROTOCOL.md, the request, the upload or the session, never another session.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import math
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from uringd.config import ALIGNMENT_BYTES
 from uringd.descriptors import DescriptorReceiver
 from uringd.holds import Hold
 from uringd.intake import Intake
+from uringd.patience import Patience
 from uringd.placing import MODES, Placing, offered
 from uringd.receiver import Receiver
 from uringd.requests import answer
@@ -45,8 +45,6 @@ from uringd.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from google.protobuf.message import Message
 
     from uringd.records import ReceiptRecord
@@ -198,17 +196,14 @@ class Session:
             self.server.renew_instance()
         return True
 
-    @contextlib.contextmanager
-    def patience(self, timeout_s: float, text: str) -> Iterator[None]:
-        """End the session with TIMEOUT unless the client's bytes come in time.
+    def patience(self, timeout_s: float, text: str) -> Patience:
+        """End the session with TIMEOUT unless the client's bytes come in time: for use by `with`.
 
         One scope for the session, moved on: a scope of its own for each frame costs as much as the
         frame.
         """
         self._patience = text
-        self._watchdog.deadline = trio.current_time() + timeout_s
-        yield
-        self._watchdog.deadline = math.inf
+        return Patience(self._watchdog, timeout_s)
 
     async def _receive(self) -> None:
         try:
