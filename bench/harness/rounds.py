@@ -8,7 +8,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bench.harness.contenders import CONTENDERS
 from bench.harness.content import expected_crc, file_crc
@@ -20,7 +20,7 @@ from bench.harness.resident import cached_bytes
 from bench.harness.results import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.harness.cell import Cell
     from bench.harness.jobs import Job
@@ -32,6 +32,8 @@ CHILD_TIMEOUT_S = 900.0
 """A slow disk writes 2 GiB in two minutes; what hangs must not hang for ever."""
 END_TIMEOUT_S = 10.0
 """What a child gets to clean up after SIGTERM."""
+
+T = TypeVar("T")
 
 
 class ContentError(Exception):
@@ -144,12 +146,12 @@ class Rounds:
 
 def measure(order: Order) -> Measurement:
     """Measure in a child. Raises CannotRunError with its last words."""
-    process = subprocess.Popen(
-        [*PYTHON, str(CHILD), order.to_json()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return ask_child([*PYTHON, str(CHILD), order.to_json()], Measurement.from_json)
+
+
+def ask_child(command: Sequence[str], read: Callable[[str], T]) -> T:
+    """Run a child and read its last line. Raises CannotRunError with its last words."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said, complained = process.communicate(timeout=CHILD_TIMEOUT_S)
     except BaseException as exc:
@@ -166,6 +168,6 @@ def measure(order: Order) -> Measurement:
         lines = complained.strip().splitlines() or [f"exit code {process.returncode}"]
         raise CannotRunError(lines[-1])
     try:
-        return Measurement.from_json(said.strip().splitlines()[-1])
+        return read(said.strip().splitlines()[-1])
     except (IndexError, TypeError, json.JSONDecodeError) as exc:
         raise CannotRunError("its process said nothing that can be read") from exc

@@ -1,0 +1,1 @@
+"""Ways to receive chunks, measured by bench/receive.py."""
