@@ -8,11 +8,11 @@ BIN      = $(VENV)/bin
 STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
-.PHONY: bench bench-ingest bench-codec bench-small
+.PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
 .PHONY: crash fuzz mutants
 
 help:            ## show what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(STAMP)   ## upload real data to a uringd of its own, compare it, show what it gained
 	$(BIN)/python -I bench/demo.py
@@ -51,6 +51,12 @@ mutants: $(STAMP) ## make each line of the durability path wrong in turn: every 
 
 bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
 	$(BIN)/python -I bench/codec.py
+
+bench-receive: $(STAMP)  ## what it costs to receive chunks into slots, in several ways (QUICK=1)
+	$(BIN)/python -I bench/receive.py $(if $(QUICK),--quick)
+
+bench-connections: $(STAMP)  ## many connections: throughput, memory, patience (QUICK=1)
+	$(BIN)/python -I bench/connections.py $(if $(QUICK),--quick)
 
 bench-small: $(STAMP)  ## how many small files a second can be published, in which way (ROUNDS=5)
 	$(BIN)/python -I bench/small.py $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -34,17 +34,23 @@ PYTHON = [sys.executable, "-I" if sys.flags.isolated else "-P"]
 class Daemon:
     """`uringd serve` on `root`, from entering to leaving. `urls` has one URL for each transport.
 
-    `options` are more words for its command line.
+    `options` are more words for its command line, `config` the text of its configuration file.
     The Unix socket lies in a temporary directory of its own, because its path may have 107 bytes
     at the most. The daemon has a session of its own: Ctrl-C is for whoever started it to handle.
     """
 
     def __init__(
-        self, root: Path, transports: Sequence[Transport], options: Sequence[str] = ()
+        self,
+        root: Path,
+        transports: Sequence[Transport],
+        options: Sequence[str] = (),
+        *,
+        config: str = "",
     ) -> None:
         self._root = root
         self._options = options
         self._transports = transports
+        self._config = config
         self._scratch = tempfile.TemporaryDirectory(prefix="uringd-", ignore_cleanup_errors=True)
         self._log = Path(self._scratch.name) / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,6 +90,12 @@ class Daemon:
         assert self._process is not None
         return family_peak_bytes(self._process.pid)
 
+    def rss_bytes(self) -> int:
+        """Its resident memory now, without workers'."""
+        assert self._process is not None
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def _start(self) -> None:
         if importlib.util.find_spec("uringd") is None:
             raise CannotRunError("uringd is not installed in this environment: make demo does it")
@@ -93,6 +105,10 @@ class Daemon:
         command += self._options
         for transport in self._transports:
             command += ["--listen", urls[transport]]
+        if self._config:
+            config = Path(self._scratch.name) / "config.toml"
+            config.write_text(self._config)
+            command += ["--config", str(config)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, start_new_session=True
