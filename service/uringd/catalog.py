@@ -275,7 +275,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _failure(exc: BaseException) -> outcome.Error:
-    full = isinstance(exc, sqlite3.Error) and exc.sqlite_errorname == "SQLITE_FULL"
+    full = getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL"  # not every error has a name
     number = errno.ENOSPC if full else errno.EIO
     failure = CatalogError(f"the catalog cannot be written: {exc}", number)
     failure.__cause__ = exc

@@ -240,3 +240,11 @@ async def test_many_receipts_are_recorded_at_once_or_none(catalog: Catalog) -> N
     with pytest.raises(CatalogError):
         await catalog.publish_many(twice)
     assert await catalog.find_receipt("cc" * 16) is None
+
+
+async def test_an_error_that_has_no_sqlite_name_is_told_as_what_it_is(catalog: Catalog) -> None:
+    def work(_db: sqlite3.Connection) -> None:
+        raise sqlite3.ProgrammingError("Python's own module says so")
+
+    with pytest.raises(CatalogError, match="Python's own module says so"):
+        await catalog._run(work)
