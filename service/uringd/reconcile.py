@@ -10,7 +10,10 @@ A server that was killed leaves one of these, and nothing else:
   size: it was renamed. Both fsyncs are done again, for which of them came to be done is not known;
   the receipt is recorded, and COMMIT is answered with it. At the level WRITTEN the rename can
   survive a power cut that the bytes did not: there the bytes are read and compared.
-- a receipt of less than PUBLISHED whose file is not there: the name was lost with the power.
+- a receipt of less than PUBLISHED whose file is not there: the name was lost with the power. If the
+  rename was undone, its spool file is back, and at DURABLE all of it: bytes that were acknowledged
+  as durable, maybe to a client that has not seen its Receipt. It is renamed once more, and this
+  time its directory is fsynced. Without its spool file it is forgotten.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from uringd.root import inode_of
-from uringd.wire import Durability, checksum
+from uringd.root import SPOOL_SUFFIX, inode_of
+from uringd.wire import Durability, check_name, checksum
 
 if TYPE_CHECKING:
     from uringd.catalog import Catalog
@@ -43,15 +46,22 @@ async def reconcile(root: Root, catalog: Catalog) -> list[UploadRecord]:
     records = await catalog.uploads()
     spooled = root.spooled()
     kept = [record for record in records if await _settle(root, catalog, record, spooled)]
-    for upload_id in spooled - {record.upload_id for record in records}:
+    for receipt in await catalog.weak_receipts():
+        if await trio.to_thread.run_sync(_is_published, root, receipt):
+            continue
+        there = receipt.upload_id in spooled
+        if there and await trio.to_thread.run_sync(_publish_again, root, receipt):
+            spooled.discard(receipt.upload_id)
+            _say(receipt.upload_id, receipt.name, "published", "its rename was lost with the power")
+        else:
+            await catalog.remove_receipt(receipt.upload_id)
+            reason = "its name did not survive, as its level"
+            _say(receipt.upload_id, receipt.name, "lost", reason)
+    for upload_id in sorted(spooled - {record.upload_id for record in records}):
         if await root.remove_spool(upload_id):
             _say(upload_id, "", "removed", "its spool file has no record")
     if small := await trio.to_thread.run_sync(root.remove_small):
         log.info("small uploads", outcome="removed", files=small, reason="the server ended in them")
-    for receipt in await catalog.weak_receipts():
-        if await trio.to_thread.run_sync(_published_inode, root, receipt.name) != receipt.inode:
-            await catalog.remove_receipt(receipt.upload_id)
-            _say(receipt.upload_id, receipt.name, "lost", "its name did not survive, as its level")
     return kept
 
 
@@ -90,11 +100,9 @@ def _recover(root: Root, record: UploadRecord) -> ReceiptRecord | None:
             return None
         for fd in fds:
             opened.callback(os.close, fd)
+        if not _is_whole(fds[-1], commit):
+            return None
         found = os.fstat(fds[-1])
-        if inode_of(fds[-1]) != commit.inode or found.st_size != commit.size:
-            return None
-        if commit.durability is Durability.WRITTEN and _crc32c(fds[-1]) != commit.crc32c:
-            return None
         for fd in reversed(fds):  # the file, its directory, and those above up to ROOT
             os.fsync(fd)
     return replace(
@@ -105,16 +113,49 @@ def _recover(root: Root, record: UploadRecord) -> ReceiptRecord | None:
     )
 
 
-def _published_inode(root: Root, name: str) -> int | None:
+def _is_whole(fd: int, receipt: ReceiptRecord) -> bool:
+    """Whether a file is the one of a receipt, and has its bytes: at WRITTEN they are read."""
+    if inode_of(fd) != receipt.inode or os.fstat(fd).st_size != receipt.size:
+        return False
+    return receipt.durability is not Durability.WRITTEN or _crc32c(fd) == receipt.crc32c
+
+
+def _is_published(root: Root, receipt: ReceiptRecord) -> bool:
+    """Whether a receipt's file has its name (in a thread)."""
     try:
-        fds = root.open_published(name)
+        fds = root.open_published(receipt.name)
     except OSError:
-        return None
+        return False
     try:
-        return inode_of(fds[-1])
+        return inode_of(fds[-1]) == receipt.inode
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _publish_again(root: Root, receipt: ReceiptRecord) -> bool:
+    """Rename a spool file that a receipt tells of once more; whether it is whole (in a thread).
+
+    The receipt is the newest of its name: whatever has the name is what the rename had replaced.
+    """
+    *parents, last = check_name(receipt.name)
+    entry = receipt.upload_id + SPOOL_SUFFIX
+    with contextlib.ExitStack() as opened:
+        try:
+            fds = root.open_directories(parents)
+            for fd in fds:
+                opened.callback(os.close, fd)
+            file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.spool_fd)
+            opened.callback(os.close, file)
+            if not _is_whole(file, receipt):
+                return False
+            os.fsync(file)
+            os.rename(entry, last, src_dir_fd=root.spool_fd, dst_dir_fd=fds[-1])
+        except OSError:
+            return False
+        for fd in reversed(fds):
+            os.fsync(fd)
+    return True
 
 
 def _crc32c(fd: int) -> int:

@@ -24,7 +24,7 @@ from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import Reactor, operations, small_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SPOOL_SUFFIX = ".part"
 DIRECTORIES_KNOWN_MAX = 10_000
@@ -165,14 +165,24 @@ class Root:
 
     def open_published(self, name: str) -> list[int]:
         """Open a published file and the directories above it, from ROOT down. Raises OSError."""
-        fds = [os.dup(self.fd)]
+        *parents, last = check_name(name)
+        fds = self.open_directories(parents)
         try:
-            *parents, last = check_name(name)
-            for component in parents:
-                flags = DIRECTORY_FLAGS | os.O_NOFOLLOW
-                fds.append(os.open(component, flags, dir_fd=fds[-1]))
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fds.append(os.open(last, flags, dir_fd=fds[-1]))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
+
+    def open_directories(self, components: Sequence[str]) -> list[int]:
+        """Open ROOT and the directories below it, one in the other. Raises OSError."""
+        fds = [os.dup(self.fd)]
+        try:
+            for component in components:
+                flags = DIRECTORY_FLAGS | os.O_NOFOLLOW
+                fds.append(os.open(component, flags, dir_fd=fds[-1]))
         except BaseException:
             for fd in fds:
                 os.close(fd)

@@ -280,6 +280,10 @@ class Upload:
         )
         try:
             await self._catalog.begin_commit(receipt)
+            if durability is Durability.DURABLE and not self._spool_durable:
+                # No fsync follows the rename: undone, it has to leave the name from before.
+                await self._fsync(self._root.spool_fd, "the spool directory")
+                self._spool_durable = True
             # The newest receipt of a name is that of the file that has it: in the renames' order.
             async with self._root.naming.hold(self.name):
                 modified_ns = await publish(

@@ -20,6 +20,8 @@ from uringd.catalog import CatalogError
 from uringd.urls import UnixUrl
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType, crc32c
+from uringio.lowlevel import Opcode
+from uringio.testing import SimulatedRing
 
 if TYPE_CHECKING:
     from tests.uringd.conftest import OpenPeer, Serving
@@ -302,6 +304,52 @@ async def test_a_weak_receipt_is_forgotten_with_its_file(
             pass
     ends = [(e["outcome"], e["name"]) for e in events if e["event"] == "upload"]
     assert ends == [("lost", "weak")]
+
+
+@pytest.mark.parametrize("level", [Durability.WRITTEN, Durability.DURABLE])
+@pytest.mark.parametrize("bytes_survived", [True, False])
+async def test_a_weak_receipt_whose_rename_was_undone_is_published_again(
+    serving: Serving,
+    open_peer: OpenPeer,
+    content: Content,
+    level: Durability,
+    bytes_survived: bool,  # noqa: FBT001
+) -> None:
+    """What was durable is not thrown away with the name: its client may not know its Receipt."""
+    async with serving() as daemon, open_peer(daemon.unix, "resume") as peer:
+        handle = await peer.create("sub/file", durability=int(level), upload_id=UPLOAD_ID)
+        await peer.fill(handle, content(SLOT_BYTES))
+        receipt = await peer.commit(handle, SLOT_BYTES)
+    # What a power cut may leave of a rename whose directory was not fsynced.
+    spooled = daemon.root / ".uringd/spool" / f"{UPLOAD_ID}.part"
+    (daemon.root / "sub/file").rename(spooled)
+    if not bytes_survived:
+        spooled.write_bytes(bytes(SLOT_BYTES if level is Durability.WRITTEN else 1))
+    async with serving() as daemon, open_peer(daemon.unix, "resume") as peer:
+        assert daemon.spool == []
+        if bytes_survived:
+            reply = await peer.resume(UPLOAD_ID)
+            assert await peer.commit(reply.upload, SLOT_BYTES) == receipt
+            assert (daemon.root / "sub/file").read_bytes() == content(SLOT_BYTES)
+        else:
+            error = await peer.refusal(FrameType.RESUME, pb.Resume(upload_id=UPLOAD_ID))
+            assert error.code == ErrorCode.NOT_FOUND
+            assert daemon.published == ["sub"]
+
+
+async def test_a_durable_commit_has_a_durable_name_before_its_rename(
+    serving: Serving, open_peer: OpenPeer, content: Content
+) -> None:
+    """Nothing is fsynced behind the rename: one that is undone has to leave the spool file."""
+    ring = SimulatedRing(1)
+    async with serving(ring) as daemon, open_peer(daemon.unix, "resume") as peer:
+        handle = await peer.create("file", durability=int(Durability.DURABLE))
+        await peer.fill(handle, content(SLOT_BYTES))
+        await peer.commit(handle, SLOT_BYTES)
+        spool_fd = daemon.server.root.spool_fd
+    done = [operation for operation, _ in ring.history]
+    renamed = [operation.opcode for operation in done].index(Opcode.RENAMEAT)
+    assert any(op.opcode is Opcode.FSYNC and op.fd == spool_fd for op in done[:renamed])
 
 
 async def test_a_spool_file_that_was_taken_away_or_cut_is_no_upload_any_more(
