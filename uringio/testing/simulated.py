@@ -4,13 +4,18 @@ It has neither threads nor a kernel ring. Operations are done as plain system ca
 descriptors, and a random generator decides when and with what result. What it does is what the
 kernel may do, and seldom does while somebody looks:
 
-- Chains complete in any order and some reaps late; members of one chain complete in order.
+- Chains complete in any order and some reaps late; members of one chain complete in order. Some
+  are held back by a device that does not answer, until `release`.
 - An operation touches its memory at the last moment, so memory that was given away too early shows
   as wrong bytes in the file.
-- A `submit` may take nothing for a while.
+- A `submit` may take nothing for a while, or the first ones only (EAGAIN, EBUSY, EINTR of
+  io_uring_enter(2)).
+- More completions than the CQ holds wait for the next `reap`, none is lost, and until then no
+  `submit` takes anything (IORING_FEAT_NODROP).
 - A `cancel` hits or misses; what it hits breaks its chain.
-- After an fsync that failed, the next one of the same descriptor does nothing and answers 0. A
-  close that failed has closed. Both are so on Linux.
+- After an fsync that failed, the next one of the same descriptor does nothing and answers 0; with
+  a disk, it succeeds and brings nothing of what the failed one was for. A close that failed has
+  closed. All are so on Linux.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import errno
 import fcntl
 import os
 import random
+import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from uringio._ring.increment import Increment
     from uringio._ring.pool import BufferPool
     from uringio._ring.ring import Completion
+    from uringio.testing.disk import SimulatedDisk
     from uringio.testing.faults import Fault
 
 REAPS_MAX = 3
@@ -59,14 +66,18 @@ class _Chain:
     tokens: range
     operations: list[Operation]
     delay: int
+    late: bool
     done: int = 0
 
 
 class SimulatedRing(SoftwareRing):
     """A ring for tests: the same `seed` and the same calls give the same completions.
 
-    `faults` is the plan of what goes wrong, see `Fault`. `missing_opcodes` are operations that the
-    ring says it has not. `perform` does an operation and returns its result or -errno.
+    `faults` is the plan of what goes wrong, see `Fault`; `faults_hit` counts what did.
+    `missing_opcodes` are operations that the ring says it has not. `disk` is one whose power can be
+    cut. `perform` does an operation, in the disk's place or in the system call's, and returns its
+    result or -errno. `late` (0 to 1) is how often an operation, or a chain, is held back until
+    `release` or `heal`. `entries` and `completion_entries` are the sizes of the queues.
 
     `history` is a list of (operation, result) in order of execution, without the operations'
     memory: the proof of what was done before what. Example:
@@ -89,21 +100,32 @@ class SimulatedRing(SoftwareRing):
         faults: Sequence[Fault] = (),
         missing_opcodes: Collection[Opcode] = (),
         entries: int = 256,
-        perform: Callable[[Operation], int] = execute,
+        completion_entries: int | None = None,
+        late: float = 0.0,
+        disk: SimulatedDisk | None = None,
+        perform: Callable[[Operation], int] | None = None,
     ) -> None:
         super().__init__()
         self.features = RingFeatures(
-            "simulated", entries, entries * 2, missing_opcodes=frozenset(missing_opcodes)
+            "simulated",
+            entries,
+            entries * 2 if completion_entries is None else completion_entries,
+            missing_opcodes=frozenset(missing_opcodes),
         )
         self.wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.history: list[tuple[Operation, int]] = []
+        self.faults_hit: Counter[Fault] = Counter()
+        self._seed = seed
         self._random = random.Random(seed)  # noqa: S311  # reproducible is what it has to be
         self._faults = tuple(faults)
-        self._perform = perform
+        self._late = late
+        self._disk = disk
+        self._perform = perform or (execute if disk is None else disk.perform)
         self._counts: Counter[Opcode] = Counter()
         self._lost: set[int] = set()
         self._prepared: list[_Chain] = []
         self._submitted: list[_Chain] = []
+        self._completed: list[Completion] = []
         self._cancelled: set[int] = set()
         self._refusals = 0
         self._registered: set[int] = set()
@@ -119,17 +141,38 @@ class SimulatedRing(SoftwareRing):
         """Whether it is not among the `missing_opcodes`."""
         return opcode not in self.features.missing_opcodes
 
+    def release(self) -> None:
+        """Go on with the operations that were held back."""
+        for chain in (*self._prepared, *self._submitted):
+            chain.late = False
+        os.eventfd_write(self.wakeup_fd, 1)
+
+    def heal(self) -> None:
+        """Let nothing go wrong any more, and hold nothing back."""
+        self._faults, self._late = (), 0.0
+        self.release()
+
+    def begun(self) -> list[list[Operation]]:
+        """List the chains that were handed over, as far as their members have not been done.
+
+        A process that is killed leaves any of them done, or some of their first members.
+        """
+        left = (chain.operations[chain.done :] for chain in self._submitted)
+        return [operations for operations in left if operations]
+
     def _take(self, tokens: range, operations: Sequence[Operation]) -> None:
-        self._prepared.append(_Chain(tokens, list(map(_hold, operations)), self._delay()))
+        late = self._late > 0 and self._random.random() < self._late
+        self._prepared.append(_Chain(tokens, list(map(_hold, operations)), self._delay(), late))
 
     def cancel(self, token: int) -> None:
         """Mark an operation that has not been done for -ECANCELED, or come too late."""
         self._check_owner()
         self._cancel_many(token)
         for chain in (*self._prepared, *self._submitted):
-            if token in chain.tokens[chain.done :] and self._random.random() < CANCEL_CHANCE:
+            if token in chain.tokens[chain.done :] and self._hits(token):
                 self._cancelled.add(token)
-                chain.delay = 0
+                chain.delay, chain.late = 0, False
+                os.eventfd_write(self.wakeup_fd, 1)
 
     def submit(self) -> int:
         """Hand over what was prepared, or nothing; the result counts what is left."""
@@ -137,12 +180,18 @@ class SimulatedRing(SoftwareRing):
         if not self._prepared:
             return 0
         self._refusals += 1
-        taken = self._refusals > 2 or self._random.random() >= REFUSAL_CHANCE
-        self.counts = RingCounts(self.counts.enters + 1, self.counts.retries + (not taken))
-        if taken:
+        taken = len(self._prepared)
+        if self._completed:  # the CQ is full: EBUSY
+            taken = 0
+        elif self._refusals <= 2 and self._random.random() < REFUSAL_CHANCE:
+            taken = self._random.randrange(taken)
+        refused = taken < len(self._prepared)
+        self.counts = RingCounts(self.counts.enters + 1, self.counts.retries + refused)
+        if not refused:
             self._refusals = 0
-            self._submitted += self._prepared
-            self._prepared.clear()
+        if taken:
+            self._submitted += self._prepared[:taken]
+            del self._prepared[:taken]
             os.eventfd_write(self.wakeup_fd, 1)
         return self.prepared
 
@@ -151,14 +200,15 @@ class SimulatedRing(SoftwareRing):
         self._check_owner()
         with contextlib.suppress(BlockingIOError):  # somebody asked without being woken
             os.eventfd_read(self.wakeup_fd)
-        completions: list[Completion] = []
         for chain in self._random.sample(self._submitted, len(self._submitted)):
-            while chain.done < len(chain.tokens) and chain.delay == 0:
-                completions += self._step(chain)
+            while chain.done < len(chain.tokens) and chain.delay == 0 and not chain.late:
+                self._completed += self._step(chain)
             chain.delay = max(0, chain.delay - 1)
         self._submitted = [c for c in self._submitted if c.done < len(c.tokens)]
+        room = self.features.completion_entries
+        completions, self._completed = self._completed[:room], self._completed[room:]
         self.in_flight -= len(completions)
-        if self._submitted:
+        if self._completed or not all(chain.late for chain in self._submitted):
             os.eventfd_write(self.wakeup_fd, 1)
         return self._settle(completions)
 
@@ -204,6 +254,11 @@ class SimulatedRing(SoftwareRing):
     def _delay(self) -> int:
         return self._random.randint(0, REAPS_MAX)
 
+    def _hits(self, token: int) -> bool:
+        """Whether a cancel comes in time: by the token, for who cancels several has no order."""
+        drawn = zlib.crc32(f"{self._seed}/{token}".encode())
+        return drawn < CANCEL_CHANCE * (1 << 32)
+
     def _step(self, chain: _Chain) -> list[Completion]:
         """Do the next member of a chain; an error ends the others with it."""
         results = [self._result(chain.tokens[chain.done], chain.operations[chain.done])]
@@ -239,16 +294,24 @@ class SimulatedRing(SoftwareRing):
         if fault is not None and fault.result:
             result = fault.result
         if opcode is Opcode.FSYNC and result < 0:
-            self._lost.add(fd)
+            self._lose(fd)
         elif opcode is Opcode.CLOSE:
             self._lost.discard(fd)
         return result
+
+    def _lose(self, fd: int) -> None:
+        if self._disk is None:
+            self._lost.add(fd)
+            return
+        with contextlib.suppress(OSError):  # a bad descriptor was what failed
+            self._disk.lose(fd)
 
     def _fault(self, opcode: Opcode) -> Fault | None:
         for fault in self._faults:
             if fault.fits(opcode, self._counts[opcode]) and (
                 fault.probability == 1 or self._random.random() < fault.probability
             ):
+                self.faults_hit[fault] += 1
                 return fault
         return None
 

@@ -190,3 +190,73 @@ async def test_the_example_of_the_docstring_holds(tmp_path: Path) -> None:
         operation.opcode is Opcode.RENAMEAT for operation, result in ring.history if result == 0
     )
     assert uringio.RingFeatures("simulated", 8, 16).notes == []
+
+
+def test_more_completions_than_the_queue_holds_come_later(finish: Finish) -> None:
+    ring = SimulatedRing(1, completion_entries=2)
+    tokens = [ring.prepare(Operation(Opcode.NOP)) for _ in range(20)]
+    reaped, refused = [], 0
+    while ring.in_flight:
+        refused += ring.submit() > 0
+        reaped.append(ring.reap())
+    assert max(map(len, reaped)) == 2
+    assert sorted(token for completions in reaped for token, _ in completions) == tokens
+    while ring.submit():
+        pass
+    ring.close()
+
+
+def test_nothing_is_taken_while_the_completion_queue_is_full() -> None:
+    ring = SimulatedRing(2, completion_entries=1)
+    for _ in range(10):
+        ring.prepare(Operation(Opcode.NOP))
+    while ring.prepared:
+        ring.submit()
+    for _ in range(5):  # by then all are done, and one has been taken at a time
+        ring.reap()
+    ring.prepare(Operation(Opcode.NOP))
+    while ring.in_flight > 2:
+        assert ring.submit() == 1
+        ring.reap()
+    while ring.in_flight:
+        ring.submit()
+        ring.reap()
+    ring.close()
+
+
+def test_what_is_held_back_waits_for_its_release(finish: Finish) -> None:
+    ring = SimulatedRing(3, late=1.0)
+    token = ring.prepare(Operation(Opcode.NOP))
+    while ring.submit():
+        pass
+    assert [ring.reap() for _ in range(20)] == [[]] * 20
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(ring.wakeup_fd)
+    ring.release()
+    os.eventfd_read(ring.wakeup_fd)
+    assert finish(ring) == {token: 0}
+    ring.close()
+
+
+def test_a_healed_ring_does_nothing_wrong(finish: Finish) -> None:
+    fault = Fault(Opcode.NOP, result=-errno.EIO, every=True)
+    ring = SimulatedRing(3, late=1.0, faults=[fault])
+    ring.heal()
+    ring.prepare(Operation(Opcode.NOP))
+    assert set(finish(ring).values()) == {0}
+    assert not ring.faults_hit
+    ring.close()
+
+
+def test_what_was_begun_can_be_looked_at(descriptor: int) -> None:
+    ring = SimulatedRing(4)
+    ring.prepare_chain([operations.write(descriptor, b"1", 0, 1), operations.fsync(descriptor)])
+    assert ring.begun() == [], "nothing was handed over"
+    while ring.submit():
+        pass
+    [[write, fsync]] = ring.begun()
+    assert (write.opcode, fsync.opcode) == (Opcode.WRITE, Opcode.FSYNC)
+    while ring.in_flight:
+        ring.reap()
+    assert ring.begun() == []
+    ring.close()
