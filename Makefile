@@ -9,7 +9,7 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash fuzz mutants
+.PHONY: crash simulate fuzz mutants
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,6 +48,12 @@ crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SE
 
 mutants: $(STAMP) ## make each line of the durability path wrong in turn: every time a test must notice
 	$(BIN)/python -I tests/mutation/gate.py $(if $(NAME),--name $(NAME))
+
+simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or one SEED=n, against its promises
+	$(BIN)/python -I tests/simulation/simulate.py $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
+		$(if $(DISTURBANCES),--disturbances $(DISTURBANCES)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(NETWORK),--network $(NETWORK))
 
 bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
 	$(BIN)/python -I bench/codec.py

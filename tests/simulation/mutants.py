@@ -1,0 +1,181 @@
+"""Ways to get durability wrong, each applied to the product while a test looks whether it shows."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import uringd.intake
+import uringd.publishing
+from uringd.holds import Hold
+from uringd.registry import Registry
+from uringd.uploads import Upload
+from uringd.wire import Verdict, WrittenRanges
+from uringio._trio import write_behind
+from uringio.exceptions import OperationError
+from uringio.lowlevel import Opcode, WriteBehind, operations, publish_steps, run_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Mutant = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def no_fsync_before_the_rename() -> contextlib.AbstractContextManager[None]:
+    def steps(fd: int, *places: Any, **options: Any) -> Any:
+        whole = publish_steps(fd, *places, **options)
+        return [s for s in whole if (s.operation.opcode, s.operation.fd) != (Opcode.FSYNC, fd)]
+
+    return _replaced(uringd.publishing, "publish_steps", steps)
+
+
+def no_fsync_of_the_directory() -> contextlib.AbstractContextManager[None]:
+    def steps(fd: int, *places: Any, **options: Any) -> Any:
+        whole = publish_steps(fd, *places, **options)
+        return [s for s in whole if s.operation.opcode is not Opcode.FSYNC or s.operation.fd == fd]
+
+    return _replaced(uringd.publishing, "publish_steps", steps)
+
+
+def no_fsync_of_the_spool_directory() -> contextlib.AbstractContextManager[None]:
+    fsync = Upload._fsync
+
+    async def only_files(upload: Upload, fd: int, path: str) -> None:
+        if fd != upload._root.spool_fd:
+            await fsync(upload, fd, path)
+
+    return _replaced(Upload, "_fsync", only_files)
+
+
+def acknowledged_before_the_record() -> contextlib.AbstractContextManager[None]:
+    record = Upload._record_progress
+
+    async def too_late(upload: Upload, ranges: Any) -> None:
+        upload.durable_ranges = ranges
+        for holder in list(upload.holders):
+            holder.progressed()
+        await record(upload, ranges)
+
+    return _replaced(Upload, "_record_progress", too_late)
+
+
+def short_writes_ignored() -> contextlib.AbstractContextManager[None]:
+    completed = write_behind._Chunk.completed
+
+    def whole(chunk: Any, result: int) -> None:
+        completed(chunk, chunk.padded - chunk.written if result > 0 else result)
+
+    return _replaced(write_behind._Chunk, "completed", whole)
+
+
+@contextlib.contextmanager
+def failed_fsyncs_retried() -> Iterator[None]:
+    async def again(upload: Upload, fd: int, path: str) -> None:
+        fsync = operations.fsync(fd, data_only=True)
+        if await upload._ring.reactor.perform(fsync) < 0:
+            await upload._ring.reactor.perform(fsync)
+
+    async def run_again(reactor: Any, steps: Any) -> int:
+        try:
+            return await run_steps(reactor, steps)
+        except OperationError as exc:
+            if exc.operation != "fsync":
+                raise
+            at = next(i for i, step in enumerate(steps) if step.path == exc.path)
+            return await run_steps(reactor, steps[at:])
+
+    with (
+        _replaced(Upload, "_fsync", again),
+        _replaced(uringd.publishing, "run_steps", run_again),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def slots_freed_when_a_session_ends() -> Iterator[None]:
+    flying: dict[WriteBehind, dict[Any, None]] = {}
+    start, done, let_go = write_behind._Chunk.start, write_behind._Chunk._done, Registry.let_go
+
+    def started(chunk: Any) -> None:
+        flying.setdefault(chunk.owner, {})[chunk] = None
+        start(chunk)
+
+    def ended(chunk: Any, failure: Any) -> None:
+        if flying[chunk.owner].pop(chunk, "gone") == "gone":
+            chunk.on_done = lambda *_: None
+        done(chunk, failure)
+
+    async def freeing(registry: Registry, upload: Upload, holder: Any, reason: str) -> None:
+        for chunk in list(flying.get(upload.filling._behind, ())):
+            del flying[chunk.owner][chunk]
+            chunk.on_done(chunk.slot, chunk.offset, chunk.length, None)
+        await let_go(registry, upload, holder, reason)
+
+    with (
+        _replaced(write_behind._Chunk, "start", started),
+        _replaced(write_behind._Chunk, "_done", ended),
+        _replaced(Registry, "let_go", freeing),
+    ):
+        yield
+
+
+class _Same:
+    """Equal to everything."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def checksums_not_compared() -> contextlib.AbstractContextManager[None]:
+    return _replaced(uringd.intake, "crc32c", lambda _: _Same())
+
+
+def conflicts_not_detected() -> contextlib.AbstractContextManager[None]:
+    judge = WrittenRanges.judge
+
+    def lenient(ranges: WrittenRanges, offset: int, length: int, crc32c: int) -> Verdict:
+        verdict = judge(ranges, offset, length, crc32c)
+        return Verdict.REPEATED if verdict is Verdict.CONFLICT else verdict
+
+    return _replaced(WrittenRanges, "judge", lenient)
+
+
+def fences_not_looked_at() -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def blind() -> Iterator[None]:
+        with (
+            _replaced(Hold, "is_fenced", property(lambda _: False)),
+            _replaced(Hold, "fenced", lambda _: None),
+        ):
+            yield
+
+    return blind()
+
+
+MUTANTS: list[Mutant] = [
+    no_fsync_before_the_rename,
+    no_fsync_of_the_directory,
+    no_fsync_of_the_spool_directory,
+    acknowledged_before_the_record,
+    short_writes_ignored,
+    failed_fsyncs_retried,
+    slots_freed_when_a_session_ends,
+    checksums_not_compared,
+    conflicts_not_detected,
+    fences_not_looked_at,
+]

@@ -1,0 +1,31 @@
+"""The simulation finds what it is there for: each way to get durability wrong, within its seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.simulation.mutants import MUTANTS, conflicts_not_detected
+from tests.simulation.shrink import run_seed, run_seeds
+from tests.simulation.tally import Tally
+from tests.simulation.test_simulation import SEEDS
+from tests.simulation.world import BrokenPromiseError
+
+if TYPE_CHECKING:
+    from tests.simulation.mutants import Mutant
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_promise_is_broken(mutant: Mutant) -> None:
+    with mutant(), pytest.raises(BrokenPromiseError, match="again: make simulate SEED="):
+        for seed in range(SEEDS):
+            run_seed(seed)
+
+
+def test_a_seed_that_fails_is_cut_short_and_named() -> None:
+    with conflicts_not_detected(), pytest.raises(BrokenPromiseError) as caught:
+        run_seeds(range(SEEDS), Tally())
+    first, command, *_ = str(caught.value).splitlines()
+    assert first.endswith("nothing was said of it")
+    assert "CLIENTS=1 DISTURBANCES=0 FAULTS=no NETWORK=calm" in command

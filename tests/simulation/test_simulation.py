@@ -1,0 +1,53 @@
+"""The whole daemon in a simulation, seed after seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.conftest import ROOT
+from tests.simulation.shrink import run_seed, run_seeds
+from tests.simulation.tally import Tally
+
+SEEDS = 1000
+BLOCK = 50
+CHILD_S = 60
+
+TRACE = """
+import sys
+sys.path.append(sys.argv[1])
+from tests.simulation.shrink import run_seed
+print(run_seed(int(sys.argv[2])).trace)
+"""
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+def test_no_promise_is_broken(first: int) -> None:
+    tally = Tally()
+    run_seeds(range(first, first + BLOCK), tally)
+    counts = tally.counts
+    assert counts["daemon: kills"] and counts["daemon: power cuts"]
+    assert counts["uploads: published"] > BLOCK / 2
+
+
+@pytest.mark.parametrize("seed", [2, 3, 15])
+def test_a_seed_repeats_itself_event_for_event(seed: int) -> None:
+    traces = {run_seed(seed).trace, run_seed(seed).trace}
+    for hashes in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", TRACE, str(ROOT), str(seed)],
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            text=True,
+            timeout=CHILD_S,
+            check=True,
+        )
+        traces.add(done.stdout.strip())
+    assert len(traces) == 1
+
+
+def test_another_seed_is_another_run() -> None:
+    assert run_seed(2).trace != run_seed(3).trace
