@@ -257,9 +257,16 @@ class Uploader:
             await lane.ask(FrameType.SYNC, pb.Sync(), lane.handle)
         notice = lane.notices.pop(offset, None)
         self._world.tally.counts["chunks: in conflict"] += 1
+        if self._is_gone(notice):
+            return
         if notice is None or notice.code not in {ErrorCode.CONFLICT, ErrorCode.BAD_CHECKSUM}:
             said = "nothing" if notice is None else notice.code.name
             self._world.broken(f"other bytes at {offset} were sent, and {said} was said of it")
+
+    def _is_gone(self, notice: Refused | None) -> bool:
+        """Whether another lane of ours has thrown the upload away meanwhile."""
+        missed = notice is not None and notice.code is ErrorCode.NOT_FOUND
+        return self._story.aborting and missed
 
     def _noticed(self, lane: Lane) -> list[Extent]:
         """Take what was said of single chunks: what has to be sent again."""
@@ -268,7 +275,9 @@ class Uploader:
             if notice.code is ErrorCode.BAD_CHECKSUM:
                 lengths = {at: len(data) for at, data in lane.sent}
                 again += notice.missing or [(offset, lengths.get(offset, 0))]
-            elif notice.code is not ErrorCode.CONFLICT and not self._done:
+            elif notice.code is not ErrorCode.CONFLICT and not (
+                self._done or self._is_gone(notice)
+            ):
                 self._world.broken(f"the chunk at {offset} was refused with {notice.code.name}")
         lane.notices.clear()
         return [extent for extent in again if extent[1]]
