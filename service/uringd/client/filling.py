@@ -304,6 +304,7 @@ class Filling:
                 return
             piece = None
             before = 0
+            done = False
             try:
                 await lane.settle_doubt()
                 piece = await self._take(lane, supply)
@@ -313,13 +314,14 @@ class Filling:
                 if not lane.ready:
                     continue
                 await lane.send(piece, self.source)
+                done = True  # it has left, or it is not wanted as it is
                 if self.retained.half_full and lane.sync_is_due(self._share_bytes):
                     await lane.post_sync()
             except ClientError as exc:
                 self.check()
                 self.lost(lane, exc)
             finally:
-                if piece is not None and piece.serial == before:
+                if piece is not None and not done and piece.serial == before:
                     self.again.appendleft(piece)
 
     async def _mended(self, lane: Lane, supply: Supply | None) -> bool:

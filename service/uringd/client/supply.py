@@ -15,7 +15,7 @@ from uringd.errors import SourceError
 from uringd.wire import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from uringd.client.chunk import Extent, Memory
     from uringd.client.filling import Filling
@@ -86,7 +86,7 @@ class Reading:
         self._source = source
         extents = [(part.offset, part.length) for part in known]
         self._holes = outside(0, source.size, extents)
-        self._cuts: Iterator[Extent] = iter(())
+        self._hole: Extent | None = None
         self.ended = False
 
     async def next(self, lane: Lane) -> Piece | None:
@@ -103,16 +103,19 @@ class Reading:
         return piece
 
     def _next_extent(self) -> Extent | None:
-        while not self.ended:
-            for extent in self._cuts:
-                return extent
-            hole = next(self._holes, None)
-            if hole is None:
+        """Cut off the next chunk: by what one may have now, which a RESUME may have made less."""
+        while self._hole is None and not self.ended:
+            self._hole = next(self._holes, None)
+            if self._hole is None:
                 self._source.check_size()
                 self._filling.end_supply(self)
-            else:
-                self._cuts = cut(*hole, self._filling.chunk_bytes)
-        return None
+        if self._hole is None:
+            return None
+        offset, length = self._hole
+        extent = next(cut(offset, length, self._filling.chunk_bytes))
+        left = length - extent[1]
+        self._hole = (offset + extent[1], left) if left else None
+        return extent
 
 
 class Feeding:
