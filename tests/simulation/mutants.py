@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import uringd.publishing
 from uringd.holds import Hold
 from uringd.intake import Intake
-from uringd.registry import Registry
 from uringd.uploads import Upload
 from uringd.wire import Verdict, WrittenRanges
 from uringio._trio import write_behind
 from uringio.exceptions import OperationError
-from uringio.lowlevel import Opcode, WriteBehind, operations, publish_steps, run_steps
+from uringio.lowlevel import Opcode, operations, publish_steps, run_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,18 +56,6 @@ def no_fsync_of_the_spool_directory() -> contextlib.AbstractContextManager[None]
     return _replaced(Upload, "_fsync", only_files)
 
 
-def acknowledged_before_the_record() -> contextlib.AbstractContextManager[None]:
-    record = Upload._record_progress
-
-    async def too_late(upload: Upload, ranges: Any) -> None:
-        upload.durable_ranges = ranges
-        for holder in list(upload.holders):
-            holder.progressed()
-        await record(upload, ranges)
-
-    return _replaced(Upload, "_record_progress", too_late)
-
-
 def short_writes_ignored() -> contextlib.AbstractContextManager[None]:
     completed = write_behind._Chunk.completed
 
@@ -97,34 +84,6 @@ def failed_fsyncs_retried() -> Iterator[None]:
     with (
         _replaced(Upload, "_fsync", again),
         _replaced(uringd.publishing, "run_steps", run_again),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def slots_freed_when_a_session_ends() -> Iterator[None]:
-    flying: dict[WriteBehind, dict[Any, None]] = {}
-    start, done, let_go = write_behind._Chunk.start, write_behind._Chunk._done, Registry.let_go
-
-    def started(chunk: Any) -> None:
-        flying.setdefault(chunk.owner, {})[chunk] = None
-        start(chunk)
-
-    def ended(chunk: Any, failure: Any) -> None:
-        if flying[chunk.owner].pop(chunk, "gone") == "gone":
-            chunk.on_done = lambda *_: None
-        done(chunk, failure)
-
-    async def freeing(registry: Registry, upload: Upload, holder: Any, reason: str) -> None:
-        for chunk in list(flying.get(upload.filling._behind, ())):
-            del flying[chunk.owner][chunk]
-            chunk.on_done(chunk.slot, chunk.offset, chunk.length, None)
-        await let_go(registry, upload, holder, reason)
-
-    with (
-        _replaced(write_behind._Chunk, "start", started),
-        _replaced(write_behind._Chunk, "_done", ended),
-        _replaced(Registry, "let_go", freeing),
     ):
         yield
 
@@ -177,10 +136,8 @@ MUTANTS: list[Mutant] = [
     no_fsync_before_the_rename,
     no_fsync_of_the_directory,
     no_fsync_of_the_spool_directory,
-    acknowledged_before_the_record,
     short_writes_ignored,
     failed_fsyncs_retried,
-    slots_freed_when_a_session_ends,
     checksums_not_compared,
     conflicts_not_detected,
     fences_not_looked_at,
