@@ -321,22 +321,22 @@ MUTANTS = (
     Mutant(
         "a start trusts a file by its name",
         DAEMON + "reconcile.py",
-        "if inode_of(fds[-1]) != commit.inode or found.st_size != commit.size:",
+        "if inode_of(fd) != receipt.inode or os.fstat(fd).st_size != receipt.size:",
         "if False:",
         ("tests/uringd/test_reconcile.py",),
     ),
     Mutant(
         "a start publishes without the fsyncs",
         DAEMON + "reconcile.py",
-        "            os.fsync(fd)\n",
-        "            pass\n",
+        "and those above up to ROOT\n            os.fsync(fd)\n",
+        "and those above up to ROOT\n            pass\n",
         ("tests/uringd/test_reconcile.py",),
     ),
     Mutant(
         "a start believes a file that was only written",
         DAEMON + "reconcile.py",
-        "if commit.durability is Durability.WRITTEN and _crc32c(fds[-1]) != commit.crc32c:",
-        "if False:",
+        "return receipt.durability is not Durability.WRITTEN or _crc32c(fd) == receipt.crc32c",
+        "return True",
         ("tests/uringd/test_reconcile.py",),
     ),
     Mutant(
