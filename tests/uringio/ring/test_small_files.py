@@ -165,8 +165,9 @@ def test_no_descriptors_left_is_an_error_of_those_that_had_none(folder: Folder) 
     files = [folder.file(f"f{number}", b"x") for number in range(8)]
     group = folder.group()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 4, limits[1]))
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    limit = next(n for n in range(4, 1 << 16) if len(set(range(n)) - used) == 4)  # four are free
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
     try:
         group.write(files, sync=False)
     finally:
