@@ -14,7 +14,7 @@ import trio
 
 from uringd.config import ALIGNMENT_BYTES
 from uringd.reading_back import start_read_back
-from uringd.upload_errors import UploadError, failed, fenced
+from uringd.upload_errors import UploadError, failed, fenced, thrown_away
 from uringd.wire import (
     RANGES_MAX,
     ByteRange,
@@ -68,6 +68,7 @@ class Filling:
         self.written = WrittenRanges(ranges_max=ranges_max, chunks_remembered=0)
         self.undurable_bytes = 0
         self.closed = False
+        self._thrown_away = False
         self.lock = trio.Lock()
         self._in_flight: dict[int, None] = {}
         self._sequence = 0
@@ -93,13 +94,20 @@ class Filling:
                 self.size = end  # the tail fixes the size
 
     def check(self) -> None:
-        """Raise UploadError if the upload is broken."""
+        """Raise UploadError if the upload is broken, NOT_FOUND if it was thrown away."""
+        if self._thrown_away:
+            raise thrown_away()
         if self._behind.failure is not None:
             raise failed(self._behind.failure)
 
     def fail(self, failure: OperationError) -> None:
         """Break the upload: the first failure is the one that counts."""
         self._behind.fail(failure)
+
+    def throw_away(self) -> None:
+        """Let no more in. Who waits to come in is told that there is no such upload any more."""
+        self._thrown_away = True
+        self.fail(operation_error(errno.ECANCELED, "write", self._name))
 
     async def reserve(self) -> None:
         """Reserve the whole file, when its size was declared: a full disk is known now."""

@@ -121,8 +121,8 @@ class Intake:
             )
             hold.upload.transports.setdefault(transport)
         except UploadError as exc:
-            if exc.code is ErrorCode.FENCED:
-                return False  # it was told, and what it sends is thrown away without a word
+            if exc.code in {ErrorCode.FENCED, ErrorCode.NOT_FOUND}:
+                return False  # it is told by who did it; what it sends is thrown away silently
             self._session.is_news(hold.upload)
             await self._session.notice(event.upload, exc)
             return False

@@ -37,6 +37,11 @@ def fenced() -> UploadError:
     return UploadError(ErrorCode.FENCED, "a newer client has taken the upload over")
 
 
+def thrown_away() -> UploadError:
+    """Say that somebody aborted the upload, or that it broke and nobody kept it."""
+    return UploadError(ErrorCode.NOT_FOUND, "there is no such upload any more: it was thrown away")
+
+
 def failed(exc: OperationError) -> UploadError:
     """Turn an error of the file system into what the client is told."""
     if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:

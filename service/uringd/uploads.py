@@ -226,7 +226,7 @@ class Upload:
                 if self.receipt is not None:
                     return False
                 self.reported = True  # what is about to fail is no news: it is wanted
-                self.filling.fail(operation_error(errno.ECANCELED, "write", self.name))
+                self.filling.throw_away()
                 await self.filling.wait_settled()
                 if self._file.fd >= 0:
                     unlink = operations.unlink(self._root.spool_fd, self.id + SPOOL_SUFFIX)

@@ -10,9 +10,10 @@ import trio
 from tests.uringd.conftest import CREDIT, SLOT_BYTES
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType, crc32c
+from uringio.lowlevel import Opcode
 
 if TYPE_CHECKING:
-    from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, Until
+    from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, SlowRing, Until
 
 Content = Callable[[int], bytes]
 
@@ -146,3 +147,34 @@ async def test_joining_needs_lanes_in_force(daemon: Daemon, open_peer: OpenPeer)
         created = await peer.ask(FrameType.CREATE, pb.Create(name="file"))
         message = pb.Resume(upload_id=created.upload_id, epoch=1, join=True)
         assert (await peer.refusal(FrameType.RESUME, message)).code == ErrorCode.UNSUPPORTED
+
+
+async def test_a_lane_that_waits_to_write_is_told_once_that_the_upload_is_aborted(
+    slow_ring: SlowRing, serving: Serving, open_peer: OpenPeer, until: Until
+) -> None:
+    async with (
+        serving(slow_ring) as daemon,
+        open_peer(daemon.unix, *LANES) as first,
+        open_peer(daemon.unix, *LANES) as second,
+        open_peer(daemon.unix) as other,
+    ):
+        created = await first.ask(FrameType.CREATE, pb.Create(name="file"))
+        joined = await second.resume(created.upload_id, created.epoch, join=True)
+        lock = daemon.server.registry.open[created.upload_id].filling.lock
+        slow_ring.hold(Opcode.FALLOCATE)
+        await first.data(created.upload, 0, bytes(SLOT_BYTES))
+        await until(lambda: bool(slow_ring.in_flight))
+        await other.send(
+            other.request(FrameType.ABORT, pb.Abort(upload_id=created.upload_id)),
+        )
+        await until(lambda: lock.statistics().tasks_waiting == 1)
+        await second.data(joined.upload, SLOT_BYTES, bytes(SLOT_BYTES))
+        await until(lambda: lock.statistics().tasks_waiting == 2)
+        slow_ring.let_go()
+        assert (await other.answer()).type is FrameType.ABORT
+        for lane in (first, second):
+            await lane.ask(FrameType.PING, pb.Ping())
+            [(_, error)] = lane.notices
+            assert error.code == ErrorCode.NOT_FOUND, error.text
+            assert "asked for by" in error.text
+        assert (daemon.spool, daemon.published) == ([], [])
