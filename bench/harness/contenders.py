@@ -68,10 +68,10 @@ WRITERS = {
         _writer(THREADS, "uringio, slots, thread ring", "slots_threads"),
         _upload("uringd-tcp", "uringd put, TCP loopback", "over_tcp"),
         _upload("uringd-unix", "uringd put, Unix socket", "over_unix"),
-        _upload("uringd-copy", "uringd put, memory copied", "by_copy"),
-        _upload("uringd-sealed", "uringd put, memory sealed", "by_sealed"),
-        _upload("uringd-slab", "uringd put, slab", "by_slab"),
-        _upload("uringd-slab-read-back", "uringd put, slab, read back", "by_slab_read_back"),
+        _upload("put-copy", "uringd put, memory copied", "by_copy"),
+        _upload("put-sealed", "uringd put, memory sealed", "by_sealed"),
+        _upload("put-slab", "uringd put, slab", "by_slab"),
+        _upload("put-slab-read-back", "uringd put, slab, read back", "by_slab_read_back"),
         _in_place(PWRITE, "uringio, pwrite, awaited one by one", "pwrite"),
         _in_place(PWRITE_MANY, "uringio, pwrite_many", "pwrite_many"),
         _in_place(CHAIN, "uringio, chain: one submission", "chain"),
@@ -90,3 +90,4 @@ WRITERS = {
 """Who writes files here, for this library to be compared with."""
 
 CONTENDERS = WRITERS | {contender.name: contender for contender in INGEST}
+assert len(CONTENDERS) == len(WRITERS) + len(INGEST), "two contenders have one name"
