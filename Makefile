@@ -9,7 +9,7 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash simulate fuzz mutants
+.PHONY: crash simulate soak fuzz mutants
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -54,6 +54,12 @@ simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or one SEED=n, aga
 		$(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
 		$(if $(DISTURBANCES),--disturbances $(DISTURBANCES)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(NETWORK),--network $(NETWORK))
+
+soak: $(STAMP)   ## everything at once for SECONDS=3600, and what the server holds meanwhile (SEED=n)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	mkdir -p bench/results
+	$(BIN)/python -I tests/soak/soak.py $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEED),--seed $(SEED)) --json bench/results/soak.json --plot bench/results/soak.svg
 
 bench-codec: $(STAMP)  ## how many frames and headers a second the codec alone can do
 	$(BIN)/python -I bench/codec.py

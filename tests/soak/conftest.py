@@ -1,0 +1,13 @@
+"""What the soak's own modules need to be imported here."""
+
+import importlib
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# The script's modules belong to no installed package. They keep their folder once one of them is
+# imported, so the repository needs to be on the path for that moment only.
+sys.path.append(str(ROOT))
+importlib.import_module("tests.soak.report")
+sys.path.remove(str(ROOT))
