@@ -23,6 +23,7 @@ from rich.table import Table
 from bench.harness.daemon import PYTHON, Daemon, Transport
 from bench.harness.environment import describe
 from bench.harness.figures import Spread
+from bench.harness.options import directory_option, into_option
 from bench.harness.quiet import wait_for_rest
 from bench.harness.rounds import rotated
 from bench.harness.units import GIB, MIB, rounds_text
@@ -222,21 +223,8 @@ def text(spread: Spread, digits: int) -> str:
 )
 @click.option("--idle", type=click.IntRange(1), help=f"Idle connections.  [default: {IDLE:,}]")
 @click.option("--transport", type=click.Choice(["tcp", "unix"]), default="unix", show_default=True)
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
-    default=Path("/var/tmp"),  # noqa: S108  # the temporary directory that is on a disk
-    show_default=True,
-    help="Where to write: a directory on the disk to be measured.",
-)
-@click.option(
-    "--json",
-    "into",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    metavar="FILE",
-    help="Write every value to FILE, too.",
-)
+@directory_option
+@into_option
 def main(
     *,
     quick: bool,

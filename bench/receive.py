@@ -22,6 +22,7 @@ from bench.harness.daemon import PYTHON
 from bench.harness.environment import describe
 from bench.harness.figures import Spread
 from bench.harness.measurement import CannotRunError
+from bench.harness.options import directory_option, into_option
 from bench.harness.quiet import fresh_directory
 from bench.harness.receiving.order import SLOT_BYTES, Order, Received, Setting
 from bench.harness.receiving.ways import WAYS, WRITING
@@ -165,21 +166,8 @@ def save(into: Path, found: Found, settings: dict[str, object], directory: Path)
     metavar="WAY",
     help=f"Measure this way only; may be repeated: {', '.join((YARDSTICK, *WAYS))}.",
 )
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
-    default=Path("/var/tmp"),  # noqa: S108  # the temporary directory that is on a disk
-    show_default=True,
-    help="Where to write: a directory on the disk to be measured.",
-)
-@click.option(
-    "--json",
-    "into",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    metavar="FILE",
-    help="Write every measurement to FILE, too.",
-)
+@directory_option
+@into_option
 def main(
     *,
     quick: bool,

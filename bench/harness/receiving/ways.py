@@ -49,15 +49,7 @@ async def service(work: Work) -> None:
 
 async def trio_recv(work: Work) -> None:
     """Receive a header, then its payload, by trio's recv_into."""
-    header = bytearray(HEADER_BYTES)
-    for _ in range(work.chunks):
-        await _fill(work, memoryview(header))
-        event = work.header(header)
-        slot = await work.ring.slots.acquire()
-        view = slot.memory[: event.length]
-        await _fill(work, view)
-        work.connection.payload_received(event.length)
-        work.take(slot, event, crc32c(view))
+    await _header_then_payload(work, _fill)
 
 
 async def trio_recvmsg(work: Work) -> None:
@@ -86,15 +78,7 @@ async def trio_recvmsg(work: Work) -> None:
 
 async def ring_recv(work: Work) -> None:
     """Receive a header by trio, then its payload by one RECV of the ring that waits for all."""
-    header = bytearray(HEADER_BYTES)
-    for _ in range(work.chunks):
-        await _fill(work, memoryview(header))
-        event = work.header(header)
-        slot = await work.ring.slots.acquire()
-        view = slot.memory[: event.length]
-        await _perform(work, view)
-        work.connection.payload_received(event.length)
-        work.take(slot, event, crc32c(view))
+    await _header_then_payload(work, _perform)
 
 
 async def ring_recvmsg(work: Work) -> None:
@@ -156,6 +140,20 @@ async def _linked(
     if crc32c(view) != event.crc32c:
         raise AssertionError(f"the chunk at {event.offset} differs from its checksum")
     work.ring.slots.release(slot)
+
+
+async def _header_then_payload(
+    work: Work, receive: Callable[[Work, memoryview], Awaitable[None]]
+) -> None:
+    header = bytearray(HEADER_BYTES)
+    for _ in range(work.chunks):
+        await _fill(work, memoryview(header))
+        event = work.header(header)
+        slot = await work.ring.slots.acquire()
+        view = slot.memory[: event.length]
+        await receive(work, view)
+        work.connection.payload_received(event.length)
+        work.take(slot, event, crc32c(view))
 
 
 async def _perform(work: Work, *views: memoryview) -> None:
