@@ -8,26 +8,24 @@ instead of once for each.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
-from uringio._trio.publish import Step, run_steps
+from uringio._trio.modes import promise_flags
+from uringio._trio.publish import Step, finish_steps
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+    from typing import Self
+
     from typing_extensions import Buffer
 
     from uringio._ring.operations import Operation
-    from uringio._trio.reactor import Reactor
-
-    class FlagsOf(Protocol):
-        """Checks a write, and tells its flags."""
-
-        def __call__(
-            self, view: memoryview, offset: int, *, durable: bool, atomic: bool
-        ) -> int: ...
+    from uringio._trio.access import FileAccess
 
 
 CHAIN_MAX = 64
@@ -35,13 +33,53 @@ CHAIN_MAX = 64
 
 
 class Chain:
-    """Collects operations; made by `UringFile.chain`, which runs them at the end of its block."""
+    """Collects operations of one file in an `async with` block, and runs them at its end.
 
-    def __init__(self, path: str, fd: int, flags_of: FlagsOf) -> None:
-        self._path = path
-        self._fd = fd
-        self._flags_of = flags_of
-        self.steps: list[Step] = []
+    Made by `UringFile.chain`, which says what holds.
+    """
+
+    __slots__ = ("_access", "_call", "_ended", "_operations", "_wanted")
+
+    def __init__(self, access: FileAccess, call: AbstractContextManager[None]) -> None:
+        self._access = access
+        self._call = call
+        self._operations: list[Operation] = []
+        self._wanted: list[int] = []
+        self._ended = False
+
+    async def __aenter__(self) -> Self:
+        """Nothing is submitted before the block ends."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Run the members in order, unless the block raised.
+
+        Raises the error of the first that failed: none behind it ran. Once submitted the chain is
+        not cancelled in its middle, so that its order is kept to the end.
+        """
+        if self._ended:
+            raise RuntimeError("a chain runs once: make another with file.chain()")
+        self._ended = True
+        if kind is not None:
+            return
+        access, operations = self._access, self._operations
+        with self._call:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not operations:
+                return
+            results = await access.reactor.perform_chain(operations, to_the_end=True)
+            if results != self._wanted:
+                steps = [Step(operation, access.file.path) for operation in operations]
+                with trio.CancelScope(shield=True):
+                    await finish_steps(access.reactor, steps, results)
+        for operation in operations:
+            if operation.data is not None:
+                access.count(operation.fd, operation.flags, operation.length)
 
     def pwrite(
         self, data: Buffer, offset: int, *, durable: bool = False, atomic: bool = False
@@ -52,31 +90,35 @@ class Chain:
         work, and through the page cache it would not be ordered with the others. `durable` and
         `atomic` are as in `UringFile.pwrite`: a durable write needs no fsync behind it.
         """
-        view, offset = memoryview(data).cast("B"), operator.index(offset)
-        flags = self._flags_of(view, offset, durable=durable, atomic=atomic)
+        access, view, offset = self._access, memoryview(data).cast("B"), operator.index(offset)
+        promises = promise_flags(durable=durable, atomic=atomic) if durable or atomic else 0
+        operation = access.straight(view, offset, promises)
+        if operation is not None:
+            self._add(operation)
+            return
+        file = access.file
+        if offset >= 0 and not access.is_straight(view, offset):
+            raise ValueError(
+                f"{file.path} is direct: offset and length must be multiples of "
+                f"{file.block_bytes}, memory of {file.memory_bytes}"
+            )
+        access.check(view, offset, promises)
+        flags = access.straight_flags(len(view), promises)
         for start in range(0, len(view), LENGTH_MAX):
             piece = view[start : start + LENGTH_MAX]
-            operation = operations.write(self._fd, piece, offset + start, len(piece), flags=flags)
-            self._add(operation)
+            self._add(operations.write(file.fd, piece, offset + start, len(piece), flags=flags))
 
     def fsync(self, *, data_only: bool = False) -> None:
         """Add an fsync: what stands before it in this chain is durable before what stands behind.
 
         It is also durable when the block ends without an error.
         """
-        self._add(operations.fsync(self._fd, data_only=data_only))
+        self._add(operations.fsync(self._access.file.fd, data_only=data_only))
 
     def _add(self, operation: Operation) -> None:
-        if len(self.steps) == CHAIN_MAX:
+        if self._ended:
+            raise RuntimeError("the chain has run: nothing can be added behind its end")
+        if len(self._operations) == CHAIN_MAX:
             raise ValueError(f"a chain has {CHAIN_MAX} operations at the most")
-        self.steps.append(Step(operation, self._path))
-
-
-async def run_chain(reactor: Reactor, chain: Chain) -> None:
-    """Run the members in order. Raises the error of the first that failed: none behind it ran.
-
-    Once submitted it is not cancelled in the middle, so that its order is kept to the end.
-    """
-    await trio.lowlevel.checkpoint_if_cancelled()
-    with trio.CancelScope(shield=True):
-        await run_steps(reactor, chain.steps)
+        self._operations.append(operation)
+        self._wanted.append(operation.length)

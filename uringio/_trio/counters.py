@@ -100,9 +100,9 @@ class Counters:
         before: dict[int, int] = {}
         entries = []
         for index, operation in enumerate(operations):
-            fd = operation.fd
+            fd, opcode = operation.fd, operation.opcode
             entries.append(self.begun(operation, partial(callback, index), before.get(fd, 0)))
-            if operation.opcode in {WRITE, WRITE_FIXED} and not operation.flags & RWF_DSYNC:
+            if (opcode is WRITE or opcode is WRITE_FIXED) and not operation.flags & RWF_DSYNC:
                 before[fd] = before.get(fd, 0) + operation.length
         return entries
 

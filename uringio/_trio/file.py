@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,14 @@ import trio
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
 from uringio._trio.access import FileAccess
-from uringio._trio.chain import Chain, run_chain
+from uringio._trio.chain import Chain
 from uringio._trio.many import ManyWrites
 from uringio._trio.modes import promise_flags
 from uringio._trio.replacing import Replacing
 from uringio.exceptions import ClosedError, operation_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -155,8 +154,7 @@ class UringFile:
             promises = promise_flags(durable=durable, atomic=atomic)
             return await ManyWrites(self._access, pairs, promises).run()
 
-    @contextlib.asynccontextmanager
-    async def chain(self) -> AsyncIterator[Chain]:
+    def chain(self) -> Chain:
         """Collect operations in the block, and run them in order, as one submission, at its end.
 
             async with file.chain() as chain:
@@ -169,13 +167,8 @@ class UringFile:
         behind it ran. An exception in the block runs nothing; nor does a cancellation before it
         ends, and after that the chain runs to its end.
         """
-        chain = Chain(self.path, self.fileno(), self._chain_flags)
-        yield chain
-        with self._call:
-            await run_chain(self._reactor, chain)
-        for operation in (step.operation for step in chain.steps):
-            if operation.data is not None:
-                self._access.count(operation.fd, operation.flags, operation.length)
+        self._check_open()
+        return Chain(self._access, self._call)
 
     async def pread_into(self, data: Buffer, offset: int) -> int:
         """Read into writable memory from `offset`; the result is the length, short at the end."""
@@ -263,17 +256,6 @@ class UringFile:
     def _check_open(self) -> None:
         if not self._open:
             raise ClosedError(f"{self.path} is closed")
-
-    def _chain_flags(self, view: memoryview, offset: int, *, durable: bool, atomic: bool) -> int:
-        flags = promise_flags(durable=durable, atomic=atomic)
-        file = self._access.file
-        if offset >= 0 and not self._access.is_straight(view, offset):
-            raise ValueError(
-                f"{self.path} is direct: offset and length must be multiples of "
-                f"{file.block_bytes}, memory of {file.memory_bytes}"
-            )
-        self._access.check(view, offset, flags)
-        return self._access.straight_flags(len(view), flags)
 
 
 class _Call:

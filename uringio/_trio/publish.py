@@ -83,18 +83,23 @@ def publish_steps(
 async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> int:
     """Run a chain to its end, or raise the error of the member that broke it.
 
-    The result counts short writes that were continued.
+    The result counts short writes that were continued. Not to be cancelled in the middle: shield
+    the call.
+    """
+    if not steps:
+        return 0
+    results = await reactor.perform_chain([step.operation for step in steps])
+    return await finish_steps(reactor, steps, results)
 
-    A short write breaks a chain without being an error: the rest of it, and what was linked behind
-    it, is submitted again. Not to be cancelled in the middle: shield the call.
+
+async def finish_steps(reactor: Reactor, steps: Sequence[Step], results: list[int]) -> int:
+    """Go on with a chain that has run, as `run_steps`, where a short write broke it.
+
+    That is no error: the rest of it, and what was linked behind it, is submitted again.
     """
     left = list(steps)
     short_writes = 0
-    while left:
-        results = await reactor.perform_chain([step.operation for step in left])
-        at = _first_broken(left, results)
-        if at is None:
-            break
+    while (at := _first_broken(left, results)) is not None:
         step, result = left[at], results[at]
         is_write = step.operation.data is not None
         rest = rest_of_write(step.operation, result) if is_write else None
@@ -106,6 +111,9 @@ async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> int:
             left = left[at + 1 :]
         else:
             raise step_error(step, result)
+        if not left:
+            break
+        results = await reactor.perform_chain([step.operation for step in left])
     return short_writes
 
 

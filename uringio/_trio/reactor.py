@@ -146,24 +146,31 @@ class Reactor(trio.abc.Instrument):
             wait.raise_cancel()
         return result
 
-    async def perform_chain(self, operations: Sequence[Operation]) -> list[int]:
+    async def perform_chain(
+        self, operations: Sequence[Operation], *, to_the_end: bool = False
+    ) -> list[int]:
         """Await soft-linked operations, submitted as one: their results, in order.
 
         The first that fails, or writes short, cancels those behind it (-ECANCELED). Where the ring
         lacks one of the operations, they are done one by one with the same outcome. A cancelled
-        task leaves when all have completed, as in `perform`.
+        task leaves when all have completed, as in `perform`; `to_the_end` cancels none of them, as
+        a shielded scope around the call would, which costs a chain of two a twentieth of its time.
         """
-        if any(operation.opcode in self._lacking for operation in operations):
-            return await self._perform_one_by_one(operations)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._wait_turn(len(operations))
+        if self._lacking and any(op.opcode in self._lacking for op in operations):
+            with trio.CancelScope(shield=to_the_end):
+                return await self._perform_one_by_one(operations)
+        if not to_the_end:
+            await _checkpoint_if_cancelled()
+        if len(self._waiting) + len(operations) > IN_FLIGHT_MAX:
+            with trio.CancelScope(shield=to_the_end):
+                await self._wait_turn(len(operations))
         wait = _Wait(self, _current_task())
         chain = _Chain(len(operations), wait.completed)
         self._check_open()
         wait.tokens = tokens = self.ring.prepare_chain(operations)
         entries = self.counters.begun_chain(operations, chain.completed)
         self._waiting.update(zip(tokens, entries, strict=True))
-        await _wait_task_rescheduled(wait.abort)
+        await _wait_task_rescheduled(_no_abort if to_the_end else wait.abort)
         if wait.raise_cancel is not None and not CANCELLED_RESULTS.isdisjoint(chain.results):
             wait.raise_cancel()
         return chain.results
@@ -321,6 +328,10 @@ class Reactor(trio.abc.Instrument):
 
 def _raise(exc: Exception) -> NoReturn:
     raise exc
+
+
+def _no_abort(_raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 class _Wait:

@@ -113,6 +113,25 @@ async def test_a_cancelled_block_runs_nothing(open_any: OpenAny, tmp_path: Path)
         assert await file.pread(3, 0) == b""
 
 
+async def test_a_chain_runs_once_and_takes_nothing_behind_its_end(
+    open_any: OpenAny, tmp_path: Path
+) -> None:
+    first, second = aligned(b"1", b"2")
+    async with open_any() as ring, await ring.open(tmp_path / "log", "w+") as file:
+        async with file.chain() as chain:
+            chain.pwrite(first, 0)
+        with pytest.raises(RuntimeError, match="behind its end"):
+            chain.pwrite(second, BLOCK)
+        with pytest.raises(RuntimeError, match="behind its end"):
+            chain.fsync()
+        with pytest.raises(RuntimeError, match="runs once"):
+            async with chain:
+                pass
+        assert await file.pread(2 * BLOCK, 0) == b"1" * BLOCK
+    with pytest.raises(uringio.ClosedError):
+        file.chain()
+
+
 async def test_what_cannot_be_linked_is_refused_when_it_is_added(
     open_uring: OpenAny, tmp_path: Path
 ) -> None:
