@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 ENDS_S = 60
 """A process that takes longer hangs. Nothing waits for this on the good way."""
 
-COMMAND = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", "uringd"]
+COMMAND = [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "uringd"]
 """As the tests themselves run: without the source tree where they do."""
 
 

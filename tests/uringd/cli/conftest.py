@@ -19,8 +19,9 @@ import pytest
 STUCK_S = 60
 """A process that takes longer hangs. Nothing waits for this on the good way."""
 
-COMMAND = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", "uringd"]
-"""As the tests themselves run: without the source tree where they do."""
+COMMAND = [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "uringd"]
+"""Never from the source tree by way of the current directory: it may have no extension, and then
+the server would have threads where the tests have a ring."""
 
 
 class UringdCommand(Protocol):

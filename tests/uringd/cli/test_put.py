@@ -535,7 +535,7 @@ main()
 
 
 def test_ctrl_c_while_it_imports_is_one_sentence(source: Path, tmp_path: Path) -> None:
-    isolated = ["-I"] if sys.flags.isolated else []
+    isolated = ["-I" if sys.flags.isolated else "-P"]
     arguments = ["put", str(source), f"unix://{tmp_path}/nothing"]
     done = subprocess.run(
         [sys.executable, *isolated, "-c", IMPORTING, *arguments],

@@ -23,7 +23,7 @@ def test_it_needs_neither_the_library_nor_trio() -> None:
         "import sys; sys.modules.update(dict.fromkeys(['uringio', 'trio', 'uringd.server'])); "
         "import uringd.conformance.command"
     )
-    isolated = ["-I"] if sys.flags.isolated else []
+    isolated = ["-I" if sys.flags.isolated else "-P"]
     done = subprocess.run(
         [sys.executable, *isolated, "-c", program],
         capture_output=True,
