@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 import uringio
+from uringio import _binding
+from uringio._ring import beside
 from uringio.lowlevel import RingLike, ThreadRing, UringRing, run_ring
 from uringio.testing import Fault, SimulatedRing
 
@@ -172,3 +175,18 @@ def shared_memory() -> Iterator[Path]:
 def _file_system_of(path: Path) -> str:
     mounts = Path("/proc/mounts").read_text().splitlines()
     return next((line.split()[2] for line in mounts if line.split()[1] == str(path)), "")
+
+
+@pytest.fixture
+def no_sparse_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a kernel before 5.19, for rings whose memory is registered from now on."""
+    real = _binding.lib
+
+    class Older:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def io_uring_register_buffers_sparse(self, _ring: Any, _count: int) -> int:
+            return -errno.EINVAL
+
+    monkeypatch.setattr(beside, "lib", Older())

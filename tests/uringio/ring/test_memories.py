@@ -7,12 +7,10 @@ import errno
 import mmap
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from uringio import _binding
-from uringio._ring import beside
 from uringio._ring.pool import MEMORIES_MAX
 from uringio.lowlevel import BufferPool, RingLike, ThreadRing, operations
 from uringio.testing import SimulatedRing
@@ -88,21 +86,11 @@ def test_memory_that_is_none_is_refused_and_costs_no_entry(
 
 
 def test_a_kernel_without_a_sparse_table_registers_none(
-    monkeypatch: pytest.MonkeyPatch,
+    no_sparse_tables: None,
     new_ring: Callable[..., RingLike],
     memory: tuple[mmap.mmap, int],
 ) -> None:
-    real = _binding.lib
     ring = new_ring("io_uring")
-
-    class Older:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def io_uring_register_buffers_sparse(self, ring: Any, count: int) -> int:
-            return -errno.EINVAL
-
-    monkeypatch.setattr(beside, "lib", Older())
     pool = BufferPool(2, 4096)
     ring.register(pool)
     assert ring.register_memory(memory[1], BYTES) == -errno.EOPNOTSUPP

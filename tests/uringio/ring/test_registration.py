@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from uringio import _binding
-from uringio._ring import beside
 from uringio.lowlevel import (
     BufferPool,
     RingLike,
@@ -66,22 +64,12 @@ def test_registering_more_slots_goes_on_beside_operations_in_flight(
 
 
 def test_a_kernel_without_a_sparse_table_grows_unregistered_and_says_so(
-    monkeypatch: pytest.MonkeyPatch,
+    no_sparse_tables: None,
     new_ring: Callable[..., RingLike],
     finish: Finish,
     descriptor: int,
 ) -> None:
-    real = _binding.lib
     ring = new_ring("io_uring")
-
-    class Older:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def io_uring_register_buffers_sparse(self, ring: Any, count: int) -> int:
-            return -errno.EINVAL
-
-    monkeypatch.setattr(beside, "lib", Older())
     pool = BufferPool(2, 4096, 4)
     ring.register(pool)
     assert ring.features.registered_slots == 2
