@@ -9,7 +9,7 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash simulate soak fuzz mutants
+.PHONY: crash simulate soak fuzz mutants guest-image guest-tests power-cuts
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -54,6 +54,19 @@ simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or one SEED=n, aga
 		$(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
 		$(if $(DISTURBANCES),--disturbances $(DISTURBANCES)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(NETWORK),--network $(NETWORK))
+
+GUEST = .ci/system-packages qemu-system-x86_64=qemu-system-x86 debootstrap=debootstrap cpio=cpio zstd=zstd
+
+guest-image: $(STAMP)  ## a kernel of Debian's (KERNEL=6.1) and a userland with this project, for qemu
+	$(GUEST)
+	$(BIN)/python -I tests/guest/build.py $(if $(KERNEL),--kernel $(KERNEL))
+
+guest-tests: guest-image  ## the core of the tests on that kernel, under qemu (KERNEL=6.1 FS=ext4)
+	$(BIN)/python -I tests/guest/suite.py $(if $(KERNEL),--kernel $(KERNEL)) $(if $(FS),--fs $(FS))
+
+power-cuts: guest-image  ## cut its power while it takes uploads (CUTS=100 KERNEL=6.1 FS=ext4 SEED=n)
+	$(BIN)/python -I tests/guest/power.py $(if $(CUTS),--cuts $(CUTS)) \
+		$(if $(KERNEL),--kernel $(KERNEL)) $(if $(FS),--fs $(FS)) $(if $(SEED),--seed $(SEED))
 
 soak: $(STAMP)   ## everything at once for SECONDS=3600, and what the server holds meanwhile (SEED=n)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

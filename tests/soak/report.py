@@ -116,3 +116,10 @@ def draw(report: Report, path: Path) -> None:
 def _span(values: list[float] | list[int], unit: str = "") -> str:
     low, high = min(values), max(values)
     return f"{low:,.0f} to {high:,.0f} {unit}".strip()
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    """List the exceptions of a group, of all its groups."""
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for each in exc.exceptions for leaf in leaves(each)]
+    return [exc]

@@ -37,7 +37,7 @@ import trio
 
 from tests.crash.processes import started
 from tests.soak.load import BrokenContentError, Load
-from tests.soak.report import MIB, Report, draw
+from tests.soak.report import MIB, Report, draw, leaves
 from tests.soak.watch import Sample, Watch, look
 from uringd.errors import ClientError
 
@@ -178,7 +178,7 @@ def main(
     try:
         trio.run(Soak(scratch, report, seconds).run)
     except* (BrokenPromiseError, BrokenContentError, ClientError, OSError) as group:
-        report.broken += [f"{type(exc).__name__}: {exc}" for exc in _leaves(group)]
+        report.broken += [f"{type(exc).__name__}: {exc}" for exc in leaves(group)]
     finally:
         if keep and report.broken:
             click.echo(f"all of it is in {scratch}", err=True)
@@ -194,12 +194,6 @@ def main(
     for sentence in report.broken:
         click.echo(f"broken: {sentence}", err=True)
     sys.exit(1 if report.broken else 0)
-
-
-def _leaves(exc: BaseException) -> list[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        return [leaf for each in exc.exceptions for leaf in _leaves(each)]
-    return [exc]
 
 
 if __name__ == "__main__":
