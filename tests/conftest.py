@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
+from tests.lacking import lacking, need_root, need_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,8 +37,7 @@ def run_python(tmp_path: Path) -> RunPython:
         code: str, *args: object, prefix: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         for tool in prefix[:1]:
-            if shutil.which(tool) is None:
-                pytest.skip(f"{tool} is not installed")
+            need_tool(tool)
         done = subprocess.run(
             [*prefix, sys.executable, "-W", "error", "-c", code, *map(str, args)],
             capture_output=True,
@@ -68,10 +68,8 @@ def make_file_system(tmp_path: Path) -> Iterator[MakeFileSystem]:
     mounted: list[Path] = []
 
     def make(kind: str, mebibytes: int) -> Path:
-        if os.geteuid() != 0:
-            pytest.skip("mounting a file system needs root")
-        if shutil.which(f"mkfs.{kind}") is None:
-            pytest.skip(f"mkfs.{kind} is not installed")
+        need_root("mounting a file system")
+        need_tool(f"mkfs.{kind}")
         image = tmp_path / f"{kind}-{len(mounted)}.image"
         point = tmp_path / f"{kind}-{len(mounted)}"
         with image.open("wb") as file:
@@ -83,7 +81,7 @@ def make_file_system(tmp_path: Path) -> Iterator[MakeFileSystem]:
             ["mount", "-o", "loop", image, point], check=False, capture_output=True, text=True
         )
         if done.returncode:
-            pytest.skip(f"no loop mounts here: {done.stderr.strip()}")
+            lacking(f"no loop mounts here: {done.stderr.strip()}")
         mounted.append(point)
         return point
 

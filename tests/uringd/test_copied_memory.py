@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.lacking import lacking, need_root
 from tests.uringd.conftest import CREDIT, SLOT_BYTES, Refusal
 from tests.uringd.sharing import (
     attach,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Content = Callable[[int], bytes]
 
-FUSE = Path(__file__).parents[1] / "uringio" / "logged_disk.py"
+FUSE = Path(__file__).parents[1] / "disks" / "fuse_disk.py"
 
 pytestmark = pytest.mark.usefixtures("needs_io_uring")
 
@@ -120,16 +121,17 @@ async def test_memory_that_is_not_what_was_said_costs_the_chunk(
 @pytest.fixture
 def fuse_file(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A file of a file system that is a program's (FUSE), and the program."""
-    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
-        pytest.skip("mounting FUSE needs root, and /dev/fuse")
+    need_root("mounting FUSE")
+    if not Path("/dev/fuse").exists():
+        lacking("there is no /dev/fuse")
     point, image = tmp_path / "fuse", tmp_path / "image"
     point.mkdir()
     image.write_bytes(bytes(SLOT_BYTES))
-    command = [sys.executable, str(FUSE), str(point), str(tmp_path / "log"), str(image)]
+    command = [sys.executable, str(FUSE), str(point), "logged", str(image), str(tmp_path / "log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         if child.stdout.readline() != b"mounted\n":
-            pytest.skip("FUSE cannot be mounted here")
+            lacking("FUSE cannot be mounted here")
         fd = os.open(point / "disk", os.O_RDWR)
         yield fd, child
         child.send_signal(signal.SIGCONT)

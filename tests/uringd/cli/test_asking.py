@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lacking import need_tool
 from uringd.client import connect
 from uringd.errors import RefusedError
 
@@ -204,8 +204,7 @@ def test_a_directory_that_cannot_be_read_is_not_left_out_of_a_list(
 ) -> None:
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("setpriv is not installed: root reads everything")
+        need_tool("setpriv")
         prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
     server = serve_process(prefix=prefix)
     publish(server, "a", b"")

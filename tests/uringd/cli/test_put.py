@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from tests.lacking import need_tool
 from uringd.client import connect
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Control, Data, FrameType, crc32c
@@ -241,8 +241,7 @@ def test_a_file_of_somebody_else_is_a_local_error(
     source.chmod(0)
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("setpriv is not installed: root reads everything")
+        need_tool("setpriv")
         prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
     done = uringd("put", source, server.unix, prefix=prefix)
     assert done.returncode == 5

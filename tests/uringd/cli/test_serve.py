@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.lacking import lacking, need_root
 from uringd.client import connect
 from uringd.errors import ConnectionLostError
 
@@ -30,14 +31,13 @@ Log = Callable[[], list[dict[str, Any]]]
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A file system that nobody can write to."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
+    need_root("mounting a file system")
     point = tmp_path / "read-only"
     point.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(point)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+        lacking(f"no mounts here: {done.stderr.strip()}")
     yield point
     subprocess.run(["umount", point], check=True)
 

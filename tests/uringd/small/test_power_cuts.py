@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.disks.cut_disks import KINDS, LoggedDisk, disk, mounted_states
+from tests.disks.mounted import run
 from tests.uringd.small.killed import Nobody
-from tests.uringio.cut_disks import KINDS, LoggedDisk, logged_disk, mounted_states, run
 from uringd.root import Root
 from uringd.small.group import BARRIER_FILES_MIN, publish_group
 from uringd.small.put import Put
@@ -24,14 +23,9 @@ from uringio.lowlevel import small_files
 GROUPS = 3
 FILES = BARRIER_FILES_MIN + 2
 
-pytestmark = pytest.mark.root
+__all__ = ["disk"]
 
-
-@pytest.fixture(params=KINDS, ids=lambda kind: kind[0])
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoggedDisk]:
-    kind, mebibytes = request.param
-    with logged_disk(kind, mebibytes, tmp_path) as made:
-        yield made
+pytestmark = [pytest.mark.root, pytest.mark.parametrize("disk", KINDS, indirect=True)]
 
 
 class NoBarrier:
@@ -81,7 +75,7 @@ def publish(root: Root, number: int, kind: type | None) -> list[Put]:
     return puts
 
 
-def cut(disk: LoggedDisk, tmp_path: Path, kind: type | None) -> tuple[list[str], list[str]]:
+def cut(disk: LoggedDisk, kind: type | None) -> tuple[list[str], list[str]]:
     """Publish groups, and look at every state: names of torn files, and of lost ones."""
     root = Root(disk.point / "root")
     run("sync", "-f", disk.point)
@@ -98,28 +92,24 @@ def cut(disk: LoggedDisk, tmp_path: Path, kind: type | None) -> tuple[list[str],
     ended = acknowledged[-1][0]
     disk.leave()
     states = 0
-    for moment in mounted_states(disk, tmp_path, began, ended):
+    for state in mounted_states(disk, began, ended):
         states += 1
         path = disk.point / "root"
         found = {name: (path / name).read_bytes() for name in os.listdir(path) if name[0] == "g"}
         torn += [name for name, content in found.items() if content not in versions[name]]
         for position, puts in acknowledged:
-            if position <= moment:
+            if position <= state.moment:
                 lost += [put.name for put in puts if put.name not in found]
     assert states > 4 * GROUPS
     return torn, lost
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_torn_is_seen(
-    disk: LoggedDisk, tmp_path: Path
-) -> None:
-    torn, lost = cut(disk, tmp_path, None)
+def test_nothing_acknowledged_is_lost_and_nothing_torn_is_seen(disk: LoggedDisk) -> None:
+    torn, lost = cut(disk, None)
     assert (torn, lost) == ([], [])
 
 
 @pytest.mark.parametrize("kind", [NoBarrier, NoDirectory], ids=lambda kind: kind.__name__)
-def test_without_either_sync_the_check_finds_something(
-    disk: LoggedDisk, tmp_path: Path, kind: type
-) -> None:
-    torn, lost = cut(disk, tmp_path, kind)
+def test_without_either_sync_the_check_finds_something(disk: LoggedDisk, kind: type) -> None:
+    torn, lost = cut(disk, kind)
     assert torn or lost

@@ -17,6 +17,7 @@ import trio.testing
 from crc32c import crc32c
 
 import uringio
+from tests.lacking import need_root
 from uringio._ring.execute import execute
 from uringio._ring.libc import FileIdentity, statx_identity
 from uringio._trio.file_lock import Claim, locked
@@ -219,8 +220,7 @@ async def test_what_is_no_plain_file_of_its_own_is_left_alone(
 @pytest.mark.root
 async def test_a_journal_of_somebody_else_is_left_alone(open_any: OpenAny, path: Path) -> None:
     """Who may create names in a directory could otherwise write any file in it."""
-    if os.geteuid() != 0:
-        pytest.skip("giving a file away needs root")
+    need_root("giving a file away")
     journal = leave_journal(path)
     os.chown(journal, 1234, -1)
     async with open_any(SLOTS, SLOT) as ring:

@@ -1,6 +1,6 @@
 """A power cut on a real ext4 and a real XFS: the disk below them keeps what was flushed.
 
-Every state that the disk can have been in (tests/uringio/cut_disks.py) is mounted, and the file is
+Every state that the disk can have been in (tests/disks/cut_disks.py) is mounted, and the file is
 opened.
 """
 
@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import trio
 
 import uringio
-from tests.uringio.cut_disks import KINDS, LoggedDisk, logged_disk, mounted_states, run
+from tests.disks.cut_disks import KINDS, LoggedDisk, disk, mounted_states
+from tests.disks.mounted import run
+
+__all__ = ["disk"]
+
+pytestmark = [pytest.mark.root, pytest.mark.parametrize("disk", KINDS, indirect=True)]
 
 OLD = random.Random(1).randbytes(100_000)
 OFFSET = 5000
 NEW = random.Random(2).randbytes(50_000)
 WANTED = OLD[:OFFSET] + NEW + OLD[OFFSET + len(NEW) :]
-
-
-@pytest.fixture(params=KINDS, ids=lambda kind: kind[0])
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoggedDisk]:
-    kind, mebibytes = request.param
-    with logged_disk(kind, mebibytes, tmp_path) as made:
-        yield made
 
 
 def recovered(disk: LoggedDisk) -> bytes:
@@ -55,12 +51,12 @@ class States:
     moments: set[int]
 
 
-def cut_everywhere(disk: LoggedDisk, tmp_path: Path, began: int, returned: int) -> States:
+def cut_everywhere(disk: LoggedDisk, began: int, returned: int) -> States:
     """Build states of the disk between two moments, the second acknowledged, and open each."""
     states = States(set(), set(), set())
-    for moment in mounted_states(disk, tmp_path, began, returned):
-        states.moments.add(moment)
-        (states.acknowledged if moment == returned else states.seen).add(recovered(disk))
+    for cut in mounted_states(disk, began, returned):
+        states.moments.add(cut.moment)
+        (states.acknowledged if cut.moment == returned else states.seen).add(recovered(disk))
     return states
 
 
@@ -85,19 +81,15 @@ def overwrite(disk: LoggedDisk, *, safely: bool) -> tuple[int, int]:
     return moments
 
 
-@pytest.mark.root
-def test_every_state_of_the_disk_recovers_to_the_old_bytes_or_the_new(
-    disk: LoggedDisk, tmp_path: Path
-) -> None:
-    states = cut_everywhere(disk, tmp_path, *overwrite(disk, safely=True))
+def test_every_state_of_the_disk_recovers_to_the_old_bytes_or_the_new(disk: LoggedDisk) -> None:
+    states = cut_everywhere(disk, *overwrite(disk, safely=True))
     assert len(states.moments) > 4, "each fsync of a replace flushes the disk"
     assert states.seen == {OLD, WANTED}
     assert states.acknowledged == {WANTED}
 
 
-@pytest.mark.root
-def test_a_plain_overwrite_is_torn_in_some_state(disk: LoggedDisk, tmp_path: Path) -> None:
+def test_a_plain_overwrite_is_torn_in_some_state(disk: LoggedDisk) -> None:
     """So the check above can fail."""
-    states = cut_everywhere(disk, tmp_path, *overwrite(disk, safely=False))
+    states = cut_everywhere(disk, *overwrite(disk, safely=False))
     assert not states.seen <= {OLD, WANTED}
     assert states.acknowledged == {WANTED}

@@ -17,6 +17,7 @@ from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.lacking import need_root
 from uringio._ring import libc
 from uringio._ring.execute import execute
 from uringio._trio import replace_journal
@@ -262,8 +263,7 @@ async def test_only_the_owner_may(
 
 @pytest.mark.root
 async def test_a_journal_of_roots_belongs_to_the_owner_of_the_file(path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("giving a file away needs root")
+    need_root("giving a file away")
     os.chown(path, 1234, 2345)
     path.chmod(0o640)
     seen: list[os.stat_result] = []

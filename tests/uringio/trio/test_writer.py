@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import uringio
+from tests.lacking import need_root
 from uringio.exceptions import (
     AccessError,
     ClosedError,
@@ -586,8 +587,7 @@ async def test_a_name_of_255_bytes_is_written(open_any: OpenAny, target: Path) -
 
 
 def test_a_directory_without_permission_is_named(run_python: RunPython, target: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("taking the capability to write anywhere away needs root")
+    need_root("taking the capability to write anywhere away")
     code = """
 import sys, trio, uringio
 async def main():
