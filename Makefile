@@ -9,7 +9,7 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash simulate soak fuzz mutants guest-image guest-tests power-cuts
+.PHONY: crash powercut simulate soak fuzz mutants guest-image guest-tests power-cuts
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,9 +42,15 @@ bench-ingest: $(STAMP)  ## uploads to uringd beside nginx, rsync, Starlette and 
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -I bench/ingest.py $(if $(QUICK),--quick)
 
-crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (SEED=n: as before)
+crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (KILLS=n: only kill; SEED=n)
 	$(BIN)/python -I tests/crash/crash.py $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(KILLS),--kills $(KILLS))
+
+powercut: $(STAMP)  ## cut the power at every flush of FS=ext4|xfs|btrfs for SECONDS=600 (SEED=n, IMAGES=n)
+	$(BIN)/python -I tests/powercut/powercut.py $(if $(FS),--kind $(FS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(IMAGES),--images $(IMAGES))
 
 mutants: $(STAMP) ## make each line of the durability path wrong in turn: every time a test must notice
 	$(BIN)/python -I tests/mutation/gate.py $(if $(NAME),--name $(NAME))

@@ -1,6 +1,6 @@
 """Kill -9 the server, the client, both, and cut connections, at random moments, again and again.
 
-    make crash [SECONDS=600] [ROUNDS=1000] [SEED=n]
+    make crash [SECONDS=600] [ROUNDS=1000] [KILLS=n] [SEED=n]
 
 Several uploads at once (8 to 64 MiB, 1 and 4 lanes, some from standard input, at every level of
 durability) run as `uringd put` through a relay to a `uringd serve`. In each round one thing is
@@ -15,7 +15,8 @@ what did not:
 - in the end no spool file and no row of an upload is left, and no file that nobody asked for.
 
 The seed decides sizes, contents, what is done and after how many bytes; what the machine makes of
-it differs from run to run. No more rounds are begun when the time is up. The directory has to be
+it differs from run to run. No more rounds are begun when the time is up. With KILLS nothing is cut,
+and the run ends after so many SIGKILLs. The directory has to be
 on a real disk: that is what is tested.
 """
 
@@ -60,8 +61,10 @@ DOWN_S_MAX = 0.3
 FINISH_S = 120
 """What the last uploads may take once they are left in peace."""
 PROGRESS_ROUNDS = 50
+ROUNDS = 1000
 
 WEIGHTS = {"cut": 50, "client": 25, "server": 15, "both": 10}
+KILL_WEIGHTS = {"client": 50, "server": 30, "both": 20}
 SERVER_ARGUMENTS = ["--slot-bytes", str(256 << 10), "--slots", "64"]
 """Small slots: more frames, more moments."""
 TABLES = ("uploads", "ranges", "commits")
@@ -71,12 +74,20 @@ class Run:
     """One run of the script."""
 
     def __init__(
-        self, directory: Path, tally: Tally, rounds: int, seconds: float, size_min_bytes: int
+        self,
+        directory: Path,
+        tally: Tally,
+        rounds: int,
+        seconds: float,
+        kills: int,
+        size_min_bytes: int,
     ) -> None:
         self._root = directory / "root"
         self._tally = tally
         self._rounds = rounds
         self._seconds = seconds
+        self._kills = kills or sys.maxsize
+        self._weights = KILL_WEIGHTS if kills else WEIGHTS
         self._gap_bytes = GAP_UPLOADS * size_min_bytes
         self._random = random.Random(f"{tally.seed}/rounds")
         ledger = Ledger()
@@ -119,17 +130,22 @@ class Run:
 
     async def _torment(self) -> None:
         deadline = trio.current_time() + self._seconds
-        while self._tally.rounds < self._rounds and trio.current_time() < deadline:
+        tally = self._tally
+        while (
+            tally.rounds < self._rounds
+            and tally.kills < self._kills
+            and trio.current_time() < deadline
+        ):
             gap = self._random.expovariate(1 / self._gap_bytes)
             with trio.move_on_after(GAP_S_MAX):
                 await self._relay.wait_carried(self._relay.bytes_carried + int(gap))
             await trio.sleep(self._random.random() * JITTER_S)
-            [kind] = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
+            [kind] = self._random.choices(list(self._weights), list(self._weights.values()))
             if await self._strike(kind):
-                self._tally.kinds[kind] += 1
-                if self._tally.rounds % PROGRESS_ROUNDS == 0:
-                    done = dict(self._tally.uploads)
-                    click.echo(f"round {self._tally.rounds}: {done}", err=True)
+                tally.kinds[kind] += 1
+                if tally.rounds % PROGRESS_ROUNDS == 0:
+                    done = dict(tally.uploads)
+                    click.echo(f"round {tally.rounds}: {tally.kills} kills, {done}", err=True)
 
     async def _strike(self, kind: str) -> bool:
         """Do what a round does; False when there was nobody to do it to."""
@@ -178,16 +194,18 @@ def file_system_of(directory: Path) -> str:
 
 
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
-@click.option("--rounds", default=1000, show_default=True, help="At most so many.")
+@click.option("--rounds", type=int, help="At most so many.  [1000, or what --kills takes]")
 @click.option("--seconds", default=600.0, show_default=True, help="No round begins after that.")
+@click.option("--kills", default=0, help="Cut nothing, and end after so many SIGKILLs.")
 @click.option("--seed", type=int, help="Of an earlier run.  [random]")
 @click.option("--directory", default="/var/tmp", show_default=True, type=Path, help="Where to.")
 @click.option("--smallest", default=8, show_default=True, help="Upload in MiB: up to 8 times it.")
 @click.option("--keep", is_flag=True, help="Leave everything there when a promise was broken.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def main(
-    rounds: int,
+    rounds: int | None,
     seconds: float,
+    kills: int,
     seed: int | None,
     directory: Path,
     smallest: int,
@@ -196,6 +214,8 @@ def main(
     as_json: bool,
 ) -> None:
     tally = Tally(seed if seed is not None else random.SystemRandom().randrange(1 << 32))
+    if rounds is None:
+        rounds = sys.maxsize if kills else ROUNDS
     kind = file_system_of(directory)
     if kind == "tmpfs":
         raise click.UsageError(f"{directory} is a tmpfs: give a --directory on a disk")
@@ -203,7 +223,7 @@ def main(
     begin = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="uringd-crash-", dir=directory))
     try:
-        trio.run(Run(scratch, tally, rounds, seconds, smallest << 20).run)
+        trio.run(Run(scratch, tally, rounds, seconds, kills, smallest << 20).run)
     except* BrokenPromiseError as group:
         tally.broken = f"{promise(group)} (seed {tally.seed}, round {tally.rounds})"
     finally:
@@ -216,7 +236,9 @@ def main(
     if tally.broken:
         click.echo(f"broken: {tally.broken}", err=True)
         sys.exit(1)
-    if tally.rounds < rounds:
+    if tally.kills < kills:
+        click.echo(f"the time was up after {tally.kills} of {kills} kills", err=True)
+    elif not kills and tally.rounds < rounds:
         click.echo(f"the time was up after {tally.rounds} of {rounds} rounds", err=True)
 
 

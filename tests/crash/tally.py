@@ -33,6 +33,11 @@ class Tally:
         return self.kinds.total()
 
     @property
+    def kills(self) -> int:
+        """SIGKILLs: a round that kills both sides has two."""
+        return self.kinds["client"] + self.kinds["server"] + 2 * self.kinds["both"]
+
+    @property
     def too_much_was_sent(self) -> bool:
         return len(self.ratios) >= RATIO_UPLOADS_MIN and self.ratio_mean > RATIO_MAX
 
@@ -46,6 +51,7 @@ class Tally:
             "seed": self.seed,
             "rounds": self.rounds,
             "kinds": dict(self.kinds),
+            "kills": self.kills,
             "uploads": dict(self.uploads),
             "lanes": {str(lanes): count for lanes, count in sorted(self.lanes.items())},
             "commands": self.commands,
@@ -67,6 +73,7 @@ class Tally:
             ("kill -9 of a client", f"{kinds['client']:,}"),
             ("kill -9 of the server", f"{kinds['server']:,}"),
             ("kill -9 of both", f"{kinds['both']:,}"),
+            ("SIGKILLs in all", f"{self.kills:,}"),
             ("uploads published", f"{uploads['published']:,} ({self.published_bytes >> 20:,} MiB)"),
             ("uploads aborted", f"{uploads['aborted']:,}"),
             ("uploads by lanes", lanes),
