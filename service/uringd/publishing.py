@@ -1,7 +1,7 @@
-"""Give a finished spool file its name below ROOT: one chain that no failure can turn round.
+"""Give a finished spool file its name below ROOT: two chains that no failure can turn round.
 
 `uringio.lowlevel.publish_steps` argues the order: fsync of the file, rename, fsync of the
-directory, soft-linked, so that the name cannot appear over bytes that are not durable.
+directory, so submitted that the name cannot appear over bytes that are not durable.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Which promise rests on what:
 - written: every chunk's write has a full-length completion (`filling`).
 - durable: after that, an fsync of the spool file that succeeded (and of its directory, once, or the
   file could lose its name), and then the ranges' record in the catalog.
-- published: the commit's record, then fsync, rename and fsync of the directory as one chain
+- published: the commit's record, then fsync, rename and fsync of the directory in order
   (`publishing`), then the receipt's record.
 An upload whose write, fsync or record failed is broken for good: nothing about it is acknowledged
 after.

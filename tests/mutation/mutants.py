@@ -51,6 +51,13 @@ MUTANTS = (
         WRITER,
     ),
     Mutant(
+        "publish links the rename behind the fsync",
+        LIBRARY + "publish.py",
+        "        if not stops and operation.opcode is not Opcode.FSYNC:",
+        "        if False:",
+        WRITER,
+    ),
+    Mutant(
         "publish replaces a file that was to be kept",
         LIBRARY + "publish.py",
         "target.name, replace=overwrite",
@@ -67,9 +74,9 @@ MUTANTS = (
     Mutant(
         "publish takes a short tail for a whole one",
         LIBRARY + "publish.py",
-        "        if rest is not None:",
-        "        if is_write and result > 0:\n            left = left[at + 1 :]\n"
-        "        elif rest is not None:",
+        "            if rest is not None:",
+        "            if is_write and result > 0:\n                left = left[at + 1 :]\n"
+        "            elif rest is not None:",
         (*WRITER, "tests/uringio/trio/test_short_writes.py"),
     ),
     Mutant(

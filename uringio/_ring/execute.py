@@ -150,6 +150,24 @@ def execute_chain(operations: list[Operation]) -> list[int]:
     return results
 
 
+# A soft link is said to break at an error (io_uring_enter(2)). It breaks where the kernel marks the
+# request as failed, and of our operations only these are marked. An fsync, ftruncate, fallocate,
+# rename, link, unlink or mkdir that fails says so in its completion, and what is linked behind it
+# is done all the same (Linux 6.18; older kernels marked some of them). So nothing that must not
+# follow such a failure may be linked behind it: `_trio/publish.py` cuts chains there.
+BREAKS_LINKS = frozenset(
+    {
+        Opcode.READ,
+        Opcode.READ_FIXED,
+        Opcode.WRITE,
+        Opcode.WRITE_FIXED,
+        Opcode.OPENAT,
+        Opcode.OPENAT2,
+        Opcode.CLOSE,
+    }
+)
+
+
 def breaks_chain(operation: Operation, result: int) -> bool:
-    """Whether the kernel cancels what is soft-linked behind such a result (io_uring_enter(2))."""
+    """Whether what stands behind such a result in a chain is not to be done."""
     return result < 0 or (operation.data is not None and result < operation.length)

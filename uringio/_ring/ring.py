@@ -77,7 +77,11 @@ class RingLike(Protocol):
         """Take one operation; the result is its token."""
 
     def prepare_chain(self, operations: Sequence[Operation]) -> range:
-        """Take soft-linked operations, all or none; the result is their tokens, in order."""
+        """Take soft-linked operations, all or none; the result is their tokens, in order.
+
+        Each begins when the one before has completed. Which failures cancel the rest for certain
+        is in `execute.BREAKS_LINKS`.
+        """
 
     def prepare_many(self, many: Many) -> int:
         """Take writes in no order, MANY_MAX such calls at a time; the result is one token for all.

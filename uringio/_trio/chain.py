@@ -1,8 +1,9 @@
-"""A chain of one file: operations that happen one after another, in one submission.
+"""A chain of one file: operations that happen one after another, in few submissions.
 
 For who needs order: a record and its fsync before the next, as a write-ahead log does. The kernel
-starts a member when the one before has succeeded in full, so the log waits once for all of them
-instead of once for each.
+starts a member when the one before has succeeded in full. What stands behind an fsync is submitted
+when that has succeeded, for a failed fsync does not stop what is linked to it (publish.py); writes
+that are `durable` themselves need none, and go in one submission.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
 from uringio._trio.modes import promise_flags
-from uringio._trio.publish import Step, finish_steps
+from uringio._trio.publish import Step, finish_steps, linkable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -72,7 +73,8 @@ class Chain:
             await trio.lowlevel.checkpoint_if_cancelled()
             if not operations:
                 return
-            results = await access.reactor.perform_chain(operations, to_the_end=True)
+            linked = operations[: linkable(operations)]
+            results = await access.reactor.perform_chain(linked, to_the_end=True)
             if results != self._wanted:
                 steps = [Step(operation, access.file.path) for operation in operations]
                 with trio.CancelScope(shield=True):

@@ -155,7 +155,7 @@ class UringFile:
             return await ManyWrites(self._access, pairs, promises).run()
 
     def chain(self) -> Chain:
-        """Collect operations in the block, and run them in order, as one submission, at its end.
+        """Collect operations in the block, and run them in order at its end.
 
             async with file.chain() as chain:
                 chain.pwrite(record, offset)

@@ -6,10 +6,14 @@ Which call makes which promise:
   could survive without the bytes.
 - fsync(directory): the name survives a power cut. Before it, a crash may bring the old one back.
 
-They go to the kernel as one soft-linked chain. A soft link breaks at the first error, so the name
-cannot appear over a file whose fsync failed. (A hard link would go on: an fsync after a failed
-write reports success, and the rename would publish a hole.) An fsync that failed is never asked
-again: the kernel marks the pages clean after the first error, and the second answer is a false 0.
+They go to the kernel as soft-linked chains, which break where a write fails or is short. (A hard
+link would go on: an fsync after a failed write reports success, and the rename would publish a
+hole.) They do not break at an fsync that fails: io_uring goes on as if nothing had been, and a
+rename linked behind it names a file whose bytes are lost. So a chain ends behind what may fail
+without breaking it, and the next one is submitted when its results are seen; only an fsync, which
+does no harm, may still be linked there. For a publish that is two: up to the file's fsync, and the
+rename with the directory's. An fsync that failed is never asked again: the kernel marks the pages
+clean after the first error, and the second answer is a false 0.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from uringio._ring import operations
-from uringio._ring.execute import breaks_chain
+from uringio._ring.execute import BREAKS_LINKS, breaks_chain
 from uringio._ring.operations import NAMES, RENAME_NOREPLACE, Opcode, Operation
 from uringio._ring.short_writes import rest_of_write, write_error
 from uringio.exceptions import operation_error
@@ -81,40 +85,56 @@ def publish_steps(
 
 
 async def run_steps(reactor: Reactor, steps: Sequence[Step]) -> int:
-    """Run a chain to its end, or raise the error of the member that broke it.
+    """Run a chain to its end, or raise the error of the first member that failed.
 
-    The result counts short writes that were continued. Not to be cancelled in the middle: shield
-    the call.
+    No member behind that one is done, but maybe an fsync that was linked to it. The result counts
+    short writes that were continued. Not to be cancelled in the middle: shield the call.
     """
     if not steps:
         return 0
-    results = await reactor.perform_chain([step.operation for step in steps])
+    members = [step.operation for step in steps]
+    results = await reactor.perform_chain(members[: linkable(members)])
     return await finish_steps(reactor, steps, results)
 
 
 async def finish_steps(reactor: Reactor, steps: Sequence[Step], results: list[int]) -> int:
-    """Go on with a chain that has run, as `run_steps`, where a short write broke it.
+    """Go on, as `run_steps`, with a chain of which the first members have run, with `results`.
 
-    That is no error: the rest of it, and what was linked behind it, is submitted again.
+    A short write is no error: the rest of it, and what was linked behind it, is submitted again.
     """
     left = list(steps)
     short_writes = 0
-    while (at := _first_broken(left, results)) is not None:
-        step, result = left[at], results[at]
-        is_write = step.operation.data is not None
-        rest = rest_of_write(step.operation, result) if is_write else None
-        if rest is not None:
-            short_writes += 1
-            left = [Step(rest, step.path), *left[at + 1 :]]
-        elif _is_refused_noreplace(step.operation, result) and -errno.ECANCELED not in results[:at]:
-            await _link_instead(reactor, step)
-            left = left[at + 1 :]
+    while True:
+        at = _first_broken(left[: len(results)], results)
+        if at is None:
+            left = left[len(results) :]
         else:
-            raise step_error(step, result)
+            step, result = left[at], results[at]
+            is_write = step.operation.data is not None
+            rest = rest_of_write(step.operation, result) if is_write else None
+            refused = _is_refused_noreplace(step.operation, result)
+            if rest is not None:
+                short_writes += 1
+                left = [Step(rest, step.path), *left[at + 1 :]]
+            elif refused and -errno.ECANCELED not in results[:at]:
+                await _link_instead(reactor, step)
+                left = left[at + 1 :]
+            else:
+                raise step_error(step, result)
         if not left:
-            break
-        results = await reactor.perform_chain([step.operation for step in left])
-    return short_writes
+            return short_writes
+        members = [step.operation for step in left]
+        results = await reactor.perform_chain(members[: linkable(members)])
+
+
+def linkable(members: Sequence[Operation]) -> int:
+    """Count the members that may go together: what fails is followed by nothing, or by fsyncs."""
+    stops = True
+    for number, operation in enumerate(members):
+        if not stops and operation.opcode is not Opcode.FSYNC:
+            return number
+        stops = stops and operation.opcode in BREAKS_LINKS
+    return len(members)
 
 
 def _first_broken(steps: list[Step], results: list[int]) -> int | None:

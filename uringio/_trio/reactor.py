@@ -151,10 +151,11 @@ class Reactor(trio.abc.Instrument):
     ) -> list[int]:
         """Await soft-linked operations, submitted as one: their results, in order.
 
-        The first that fails, or writes short, cancels those behind it (-ECANCELED). Where the ring
-        lacks one of the operations, they are done one by one with the same outcome. A cancelled
-        task leaves when all have completed, as in `perform`; `to_the_end` cancels none of them, as
-        a shielded scope around the call would, which costs a chain of two a twentieth of its time.
+        A write that fails or is short cancels those behind it (-ECANCELED); other failures may or
+        may not (`execute.BREAKS_LINKS`). Where the ring lacks one of the operations, they are done
+        one by one, and every failure does. A cancelled task leaves when all have completed, as in
+        `perform`; `to_the_end` cancels none of them, as a shielded scope around the call would,
+        which costs a chain of two a twentieth of its time.
         """
         if self._lacking and any(op.opcode in self._lacking for op in operations):
             with trio.CancelScope(shield=to_the_end):

@@ -13,6 +13,7 @@ kernel may do, and seldom does while somebody looks:
 - More completions than the CQ holds wait for the next `reap`, none is lost, and until then no
   `submit` takes anything (IORING_FEAT_NODROP).
 - A `cancel` hits or misses; what it hits breaks its chain.
+- Only some failures break a chain: behind an fsync or a rename that failed, the rest is done.
 - After an fsync that failed, the next one of the same descriptor does nothing and answers 0; with
   a disk, it succeeds and brings nothing of what the failed one was for. A close that failed has
   closed. All are so on Linux.
@@ -31,7 +32,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uringio._ring import libc
-from uringio._ring.execute import breaks_chain, execute
+from uringio._ring.execute import BREAKS_LINKS, breaks_chain, execute
 from uringio._ring.features import RingFeatures
 from uringio._ring.operations import O_DIRECT, Opcode, Operation
 from uringio._ring.ring import RingCounts
@@ -260,9 +261,12 @@ class SimulatedRing(SoftwareRing):
         return drawn < CANCEL_CHANCE * (1 << 32)
 
     def _step(self, chain: _Chain) -> list[Completion]:
-        """Do the next member of a chain; an error ends the others with it."""
+        """Do the next member of a chain; an error ends the others with it where Linux does so."""
         results = [self._result(chain.tokens[chain.done], chain.operations[chain.done])]
-        if breaks_chain(chain.operations[chain.done], results[0]):
+        operation = chain.operations[chain.done]
+        refused = results[0] in {-errno.ECANCELED, -errno.EBADF}  # before it began
+        stops = refused or operation.opcode in BREAKS_LINKS
+        if stops and breaks_chain(operation, results[0]):
             results += [-errno.ECANCELED] * (len(chain.tokens) - chain.done - 1)
         first, chain.done, chain.delay = chain.done, chain.done + len(results), self._delay()
         members = chain.operations[first : chain.done]

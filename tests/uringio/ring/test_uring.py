@@ -17,6 +17,7 @@ from tests.uringio.conftest import STUCK_MS
 from uringio import _binding
 from uringio._ring import uring as module
 from uringio._ring.beside import PART
+from uringio._ring.execute import BREAKS_LINKS
 from uringio._ring.many import MANY_MAX, STARTED
 from uringio._ring.operations import RWF_ATOMIC
 from uringio.exceptions import BrokenError, UnavailableError
@@ -240,6 +241,42 @@ def test_a_fixed_write_outside_of_its_slot_is_refused(
     token = uring.prepare(operations.write(descriptor, other, 0, 4096, buffer_index=0))
     assert finish(uring) == {token: -errno.EFAULT}
     del other
+    uring.close()
+    pool.close()
+
+
+@pytest.mark.parametrize("opcode", sorted(BREAKS_LINKS))
+def test_what_is_said_to_break_a_link_does(
+    uring: UringRing, finish: Finish, tmp_path: Path, opcode: Opcode
+) -> None:
+    """Of others no more is relied upon than that they are done in order."""
+    memory = bytearray(8)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    read_only, write_only = (tmp_path / "read-only", tmp_path / "write-only")
+    for path in (read_only, write_only):
+        path.write_bytes(b"12345678")
+    for_reading, for_writing = os.open(read_only, os.O_RDONLY), os.open(write_only, os.O_WRONLY)
+    pool = BufferPool(2, 4096)
+    uring.register(pool)
+    slot = pool.slots[0].memory
+    failing = {
+        Opcode.READ: operations.read(for_writing, memory, 0, 8),
+        Opcode.READ_FIXED: operations.read(for_writing, slot, 0, 8, buffer_index=0),
+        Opcode.WRITE: operations.write(for_reading, memory, 0, 8),
+        Opcode.WRITE_FIXED: operations.write(for_reading, slot, 0, 8, buffer_index=0),
+        Opcode.OPENAT: operations.open_at(directory, "none", os.O_RDONLY, 0),
+        Opcode.OPENAT2: operations.open_beneath(directory, "none", os.O_RDONLY),
+        Opcode.CLOSE: operations.close(999_999),
+    }[opcode]
+    assert failing.opcode is opcode
+    chain = [failing, operations.make_directory(directory, "behind", 0o700)]
+    first, second = uring.prepare_chain(chain)
+    results = finish(uring)
+    assert results[first] < 0
+    assert results[second] == -errno.ECANCELED
+    assert not (tmp_path / "behind").exists()
+    for fd in (directory, for_reading, for_writing):
+        os.close(fd)
     uring.close()
     pool.close()
 
