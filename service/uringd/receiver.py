@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from uringd.wire import (
+    APART_BYTES_MIN,
     HEADER_BYTES,
     NEED_DATA,
     Connection,
@@ -42,7 +43,8 @@ DRAIN_BYTES_MAX = 64 << 20
 """Thrown away after the last frame to a client: several times what was on its way."""
 
 READ_AHEAD_BYTES = 64 << 10
-"""Asked for behind a PUT: what a control frame may take of memory anyway."""
+"""Asked for behind a short PUT: what a control frame may take of memory anyway. Behind a long one
+it is a header, so that the next one's payload is received where it stays."""
 
 WASTE_BYTES = 64 << 10
 """Thrown away at a time."""
@@ -57,6 +59,9 @@ the other half arrives while it is copied."""
 TURN_BYTES = 4 << 20
 """Received without a pass of the scheduler at the most: 1 ms, in which the event loop runs nothing
 else and no write is handed to the disk."""
+
+PUTS_TURN_BYTES = 512 << 10
+"""The same of small uploads, which cost more than their bytes, and of which a group may wait."""
 
 
 class Receiver:
@@ -74,7 +79,9 @@ class Receiver:
         self._socket = socket
         self._connection = connection
         self._make_room = make_room
-        self._has_room = self._after_put = False
+        self._has_room = False
+        self._ahead_bytes = 0
+        self._turn_bytes = 0
         self._wakes_at = 1 if _has_low_water_mark(socket) else 0
 
     async def next_event(self) -> Control | Data | ConnectionClosed:
@@ -82,7 +89,8 @@ class Receiver:
 
         Behind a PUT there usually are more: a good piece is asked for then, since for short ones a
         system call for each costs as much as all else. The rest of one that is not whole by then
-        is received when `make_room` has returned.
+        is received when `make_room` has returned, that of a long one into the memory where it
+        stays.
         """
         connection = self._connection
         while (event := self.ready_event()) is None:
@@ -91,12 +99,36 @@ class Receiver:
                 if not self._has_room:
                     await self._make_room(length)
                     self._has_room = True
+                if length >= APART_BYTES_MIN and self.reads_ahead:
+                    await self._receive_put()
+                    continue
                 wanted += HEADER_BYTES * self.reads_ahead
-            if self._after_put and self.reads_ahead:
-                wanted = max(wanted, min(READ_AHEAD_BYTES, connection.bytes_acceptable))
+            if self._ahead_bytes:
+                wanted = max(wanted, min(self._ahead_bytes, connection.bytes_acceptable))
             self._wake_at(1)
+            self._turn_bytes = 0
             connection.receive_data(await self._receive(wanted))
         return event
+
+    async def _receive_put(self) -> None:
+        """Receive what is there of the awaited PUT, or wait for its rest."""
+        connection = self._connection
+        view = connection.put_memory()
+        if self._turn_bytes >= PUTS_TURN_BYTES:
+            self._turn_bytes = 0
+            await trio.lowlevel.checkpoint()
+        header = bytearray(HEADER_BYTES)
+        try:
+            count = os.readv(self._socket.fileno(), [view, header])
+        except BlockingIOError:
+            self._turn_bytes = 0
+            self._wake_at(min(WAKE_BYTES, len(view)))
+            await trio.lowlevel.wait_readable(self._socket)
+            return
+        connection.put_received(min(count, len(view)))
+        self._turn_bytes += count
+        if not count or count > len(view):  # the end of the stream, or what is behind the PUT
+            connection.receive_data(header[: max(0, count - len(view))])
 
     async def _receive(self, count: int) -> bytes:
         return await self._socket.recv(count)
@@ -108,8 +140,15 @@ class Receiver:
             return None
         assert isinstance(event, Control | Data | ConnectionClosed)
         self._has_room = False
-        self._after_put = isinstance(event, Control) and event.type is FrameType.PUT
+        self._ahead_bytes = self._behind(event) if self.reads_ahead else 0
         return event
+
+    def _behind(self, event: Control | Data | ConnectionClosed) -> int:
+        """Say how many bytes to ask for behind a frame: like follows on like."""
+        if isinstance(event, Control) and event.type is FrameType.PUT:
+            is_long = len(event.content) >= APART_BYTES_MIN
+            return HEADER_BYTES if is_long else READ_AHEAD_BYTES
+        return 0
 
     async def drain(self, timeout_s: float) -> None:
         """Send no more, and throw away what still comes, so that the client reads our last frame.

@@ -11,9 +11,10 @@ import pytest
 import trio
 import trio.testing
 
-from uringd.receiver import PIECE_BYTES, TURN_BYTES, WAKE_BYTES, Receiver
+from uringd.receiver import PIECE_BYTES, PUTS_TURN_BYTES, TURN_BYTES, WAKE_BYTES, Receiver
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
+    APART_BYTES_MIN,
     Connection,
     ConnectionClosed,
     Control,
@@ -29,18 +30,14 @@ CHUNK_BYTES = 4 << 20
 PATIENCE_S = 30
 
 
-async def no_room(length: int) -> None:
-    """What nothing here needs: room is for small uploads."""
-    pytest.fail(f"room for {length} bytes was asked for")
-
-
 class Pair:
     """A receiver past HELLO, and the client's end of its socket."""
 
     def __init__(self, ours: trio.socket.SocketType, theirs: trio.socket.SocketType) -> None:
         self.client = Connection(Role.CLIENT)
         self.server = Connection(Role.SERVER, chunk_bytes_max=CHUNK_BYTES)
-        self.receiver = Receiver(ours, self.server, no_room)
+        self.receiver = Receiver(ours, self.server, self.make_room)
+        self.room: list[int] = []
         self.socket = theirs
         self.stream = trio.SocketStream(theirs)
         self.server.receive_data(self.client.send_control(FrameType.HELLO, pb.Hello(), cookie=1))
@@ -53,6 +50,13 @@ class Pair:
 
     def data(self, payload: bytes) -> bytes:
         return self.client.send_data_header(1, 0, len(payload), crc32c(payload)) + payload
+
+    async def make_room(self, length: int) -> None:
+        """Note what room was asked for: there is as much as is wanted."""
+        self.room.append(length)
+
+    def put(self, content: bytes, cookie: int) -> bytes:
+        return self.client.send_put(pb.Put(name="file"), content, cookie=cookie) + content
 
     def ping(self, cookie: int) -> bytes:
         return self.client.send_control(FrameType.PING, pb.Ping(), cookie=cookie)
@@ -233,3 +237,87 @@ async def test_what_waits_for_a_chunk_can_be_cancelled(open_pair: OpenPair) -> N
         nursery.start_soon(pair.chunk)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("step", [1000, 16_000, 70_000, 1 << 20])
+async def test_small_uploads_arrive_as_they_were_whatever_their_pieces(
+    open_pair: OpenPair, content: Callable[[int], bytes], step: int
+) -> None:
+    sizes = [4096, 65_536, 200, 262_144, APART_BYTES_MIN, 65_536, 1]
+    contents = [content(size) for size in sizes]
+    async with open_pair() as pair:
+        frames = b"".join(pair.put(data, number) for number, data in enumerate(contents, 2))
+        frames += pair.ping(100)
+
+        async def send() -> None:
+            for start in range(0, len(frames), step):
+                await pair.stream.send_all(frames[start : start + step])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            for data in contents:
+                event = await pair.control()
+                assert isinstance(event, Control) and event.content == data
+            last = await pair.control()
+        assert isinstance(last, Control) and last.cookie == 100
+        assert all(length <= 262_144 + 100 for length in pair.room)
+
+
+async def test_room_for_a_long_small_upload_is_asked_for_once_and_before_it_is_received(
+    open_pair: OpenPair, content: Callable[[int], bytes]
+) -> None:
+    data = content(200_000)
+    async with open_pair() as pair:
+        frame = pair.put(data, 2)
+        received: list[object] = []
+
+        async def receive() -> None:
+            received.append(await pair.control())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            for part in (frame[:64], frame[64:100_000], frame[100_000:-1]):
+                await pair.stream.send_all(part)
+                await trio.testing.wait_all_tasks_blocked()
+                assert (pair.room, received) == ([len(frame) - 64], [])
+            await pair.stream.send_all(frame[-1:])
+        [event] = received
+        assert isinstance(event, Control) and event.content == data
+
+
+async def test_others_run_between_small_uploads_that_are_there_already(
+    open_pair: OpenPair,
+) -> None:
+    """Each is received as it is there: without a pass now and then nobody else would run."""
+    ran = trio.Event()
+
+    async def run() -> None:
+        await trio.lowlevel.checkpoint()
+        ran.set()
+
+    size = 64 << 10
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        frames = [pair.put(bytes(size), number) for number in range(2, 34)]
+        nursery.start_soon(pair.stream.send_all, b"".join(frames))
+        await pair.control()
+        nursery.start_soon(run)
+        for _ in range(2 * PUTS_TURN_BYTES // size):
+            await pair.control()
+        assert ran.is_set()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("sent", [0, 1, 100_000])
+async def test_an_end_in_the_middle_of_a_small_upload_is_heard_at_once(
+    open_pair: OpenPair, sent: int
+) -> None:
+    async with open_pair() as pair:
+        frame = pair.put(bytes(200_000), 2)
+        with pytest.RaisesGroup(RemoteProtocolError) as caught:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pair.control)
+                await pair.stream.send_all(frame[: 64 + sent])
+                await trio.testing.wait_all_tasks_blocked()
+                pair.socket.shutdown(socket.SHUT_WR)
+        [error] = caught.value.exceptions
+        assert isinstance(error, RemoteProtocolError) and error.code == ErrorCode.BAD_FRAME

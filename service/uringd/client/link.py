@@ -143,6 +143,15 @@ class Link:
         self._waiting[cookie] = then
         return frame
 
+    def put_frame(
+        self, message: pb.Put, content: bytes | memoryview, then: Callable[[Control], None]
+    ) -> bytes:
+        """Make a PUT's frame up to its content, which is to be sent next; `then` as for `post`."""
+        self._cookie += 1
+        frame = self._connection.send_put(message, content, cookie=self._cookie)
+        self._waiting[self._cookie] = then
+        return frame
+
     async def send(self, data: bytes | memoryview, descriptor: int = -1) -> None:
         """Send bytes of frames. A failed or cancelled send ends the connection.
 

@@ -18,7 +18,16 @@ from uringd.client.receipt import Receipt, read_receipt
 from uringd.client.together import together
 from uringd.errors import ClientError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
-from uringd.wire import REQUESTS_MAX, BadNameError, Durability, ErrorCode, FrameType, check_name
+from uringd.wire import (
+    HEADER_BYTES,
+    PUT_BYTES_MAX,
+    REQUESTS_MAX,
+    BadNameError,
+    Durability,
+    ErrorCode,
+    FrameType,
+    check_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +45,8 @@ IN_FLIGHT_BYTES_MAX = 4 << 20
 """Content of one connection without an answer: it is kept, to be sent again."""
 
 SEND_BYTES = 128 << 10
-"""Frames that are sent together: a system call costs as much as a few small files."""
+"""Frames that are sent together: a system call costs as much as a few small files. They are put
+together in memory that is used again: new memory of this size costs more than the copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +117,36 @@ class SmallUploads:
         return None
 
     def message(self, item: _Item) -> pb.Put:
-        """Say it to the server."""
+        """Say it to the server, but for the content."""
         return pb.Put(
             name=item.name,
             overwrite=self._overwrite,
             keep_equal=self._keep_equal or item.sent > 0,
             durability=int(self._level),  # type: ignore[arg-type]  # the stub wants its own enum
-            content=item.content,
         )
+
+
+class _Frames:
+    """Frames that leave together: SEND_BYTES, and what the last one has beyond that."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray(SEND_BYTES + HEADER_BYTES + PUT_BYTES_MAX))
+        self.length = 0
+
+    @property
+    def whole(self) -> memoryview:
+        """All that was added."""
+        return self._memory[: self.length]
+
+    def add(self, part: bytes) -> None:
+        """Add a part of a frame."""
+        end = self.length + len(part)
+        self._memory[self.length : end] = part
+        self.length = end
+
+    def clear(self) -> None:
+        """Begin again: the memory is not in use any more."""
+        self.length = 0
 
 
 class _Lane:
@@ -128,6 +160,7 @@ class _Lane:
         self._again: deque[_Item] = deque()
         self._in_flight: dict[_Item, None] = {}
         self._bytes = 0
+        self._frames = _Frames()
         self._refused: RefusedError | None = None
 
     async def run(self) -> None:
@@ -179,8 +212,8 @@ class _Lane:
 
     async def _fill(self, link: Link) -> bool:
         """Send what there is room for; False when nothing is left to be sent."""
-        frames: list[bytes] = []
-        length = 0
+        frames = self._frames
+        frames.clear()
         item: _Item | None = None
         count_max = self._uploads.in_flight_max
         while len(self._in_flight) < count_max and self._bytes < IN_FLIGHT_BYTES_MAX:
@@ -189,20 +222,19 @@ class _Lane:
                 break
             self._in_flight[item] = None
             self._bytes += len(item.content)
-            frames.append(self._frame(link, item))
-            length += len(frames[-1])
-            if length >= SEND_BYTES:
-                await link.send(b"".join(frames))
+            frames.add(self._head(link, item))
+            frames.add(item.content)
+            if frames.length >= SEND_BYTES:
+                await link.send(frames.whole)
                 frames.clear()
-                length = 0
-        if frames:
-            await link.send(b"".join(frames))
+        if frames.length:
+            await link.send(frames.whole)
         return item is not None
 
-    def _frame(self, link: Link, item: _Item) -> bytes:
+    def _head(self, link: Link, item: _Item) -> bytes:
         message = self._uploads.message(item)
         item.sent += 1
-        return link.request_frame(FrameType.PUT, message, partial(self._take, item))
+        return link.put_frame(message, item.content, partial(self._take, item))
 
     def _take(self, item: _Item, event: Control) -> None:
         """Take the answer about a file."""

@@ -50,7 +50,7 @@ class SmallIntake:
     async def take(self, event: Control) -> None:
         """Have a small upload published; the answer comes by `answered`. Raises UploadError."""
         if not self._coming_bytes:
-            await self.make_room(len(event.message.content))
+            await self.make_room(len(event.content))
         held_bytes, self._coming_bytes = self._coming_bytes, 0
         try:
             put = self._put(event, held_bytes)
@@ -87,7 +87,7 @@ class SmallIntake:
             raise UploadError(ErrorCode.UNSUPPORTED, f"{FEATURE} is not in force in this session")
         if session.server.closing:
             raise UploadError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
-        content = message.content
+        content = event.content
         if len(content) > SMALL_BYTES_MAX:
             text = f"a small upload of {len(content):,} bytes, at most {SMALL_BYTES_MAX:,} go"
             raise UploadError(ErrorCode.TOO_LARGE, text)

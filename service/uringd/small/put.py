@@ -39,7 +39,7 @@ class Put:
     cookie: int
     name: str
     components: tuple[str, ...]
-    content: bytes
+    content: bytes | memoryview
     crc32c: int
     overwrite: bool
     keep_equal: bool

@@ -39,6 +39,7 @@ from uringd.wire.codes import (
     next_step,
 )
 from uringd.wire.connection import BUFFER_BYTES_MAX, Connection
+from uringd.wire.content import APART_BYTES_MIN
 from uringd.wire.credit import ReceiveCredit, SendCredit
 from uringd.wire.events import NEED_DATA, ConnectionClosed, Control, Data, Event, Need
 from uringd.wire.exceptions import (
@@ -55,6 +56,7 @@ from uringd.wire.state import Role, State
 
 __all__ = [
     "ADVICE",
+    "APART_BYTES_MIN",
     "BUFFER_BYTES_MAX",
     "COMPONENT_BYTES_MAX",
     "CONTROL_BYTES_MAX",

@@ -3,15 +3,17 @@
 Payloads of DATA do not pass through here. A caller that wants one copy only, from the socket into
 the memory that is written to disk, reads exactly `bytes_wanted` bytes, gets a Data event, receives
 `payload_remaining` bytes where it wants them, and says so with `payload_received`. A caller that
-reads more than that loses nothing: what was buffered comes out by `read_payload_into`.
+reads more than that loses nothing: what was buffered comes out by `read_payload_into`. The payload
+of a PUT can be received into the memory where it stays, `put_memory`, or like that of all others.
 
     wanted -> receive_data -> next_event -> Control
                                          -> Data -> (read_payload_into | payload_received)*
+           -> put_memory -> put_received -> next_event -> Control
 """
 
 from google.protobuf.message import Message
 
-from uringd.v1.uringd_pb2 import HelloReply
+from uringd.v1.uringd_pb2 import HelloReply, Put
 from uringd.wire import checksum
 from uringd.wire.codes import (
     DATA_BYTES_MAX,
@@ -21,6 +23,7 @@ from uringd.wire.codes import (
     Flag,
     FrameType,
 )
+from uringd.wire.content import APART_BYTES_MIN, content_head, split
 from uringd.wire.events import NEED_DATA, ConnectionClosed, Control, Data, Event, Need
 from uringd.wire.exceptions import LocalProtocolError, RemoteProtocolError
 from uringd.wire.header import Header, decode_header, encode_header
@@ -55,6 +58,9 @@ class Connection:
         self._failure: RemoteProtocolError | None = None
         # That of a control frame whose payload is not there yet.
         self._header: Header | None = None
+        # A PUT's payload, where put_memory has made room for it, and how much of it is there.
+        self._put: bytearray | None = None
+        self._put_filled = 0
         self._requests = OpenRequests()
 
     @property
@@ -72,6 +78,8 @@ class Connection:
             return 0
         if self._state is State.CLOSED:
             return 0
+        if self._put is not None:
+            return len(self._put) - self._put_filled
         complete = HEADER_BYTES if self._header is None else self._header.payload_length
         return max(0, complete - len(self._buffer))
 
@@ -92,8 +100,9 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes that arrived, in any pieces; b"" says that no more will.
 
-        Raises LocalProtocolError for more than bytes_acceptable, or for bytes after the end. After
-        the session was closed by an ERROR, what still arrives is thrown away.
+        Raises LocalProtocolError for more than bytes_acceptable, for bytes after the end, or for
+        those of a PUT that belong into `put_memory`. After the session was closed by an ERROR, what
+        still arrives is thrown away.
         """
         if self._state is State.CLOSED or self._failure is not None:
             return
@@ -102,12 +111,38 @@ class Connection:
             return
         if self._at_end:
             raise LocalProtocolError("bytes received after the end of the stream")
+        if self._put is not None and self._put_filled < len(self._put):
+            raise LocalProtocolError(f"{self.bytes_wanted:,} bytes of a PUT go to its memory")
         if len(data) > BUFFER_BYTES_MAX - len(self._buffer):
             raise LocalProtocolError(
                 f"{len(data):,} bytes received, {self.bytes_acceptable:,} can be taken: "
                 "take events and payloads first"
             )
         self._buffer += data
+
+    def put_memory(self) -> memoryview:
+        """Return memory for what is still to come of the payload of the awaited PUT.
+
+        Fill it from its begin, and say so with `put_received`. It is made when this is first called
+        for a PUT, of `awaited_put_bytes`; raises LocalProtocolError where that is 0.
+        """
+        if self._put is None:
+            length = self.awaited_put_bytes
+            if not length:
+                raise LocalProtocolError("no payload of a PUT is awaited")
+            self._put = bytearray(length)
+            count = min(length, len(self._buffer))
+            self._put[:count] = self._buffer[:count]
+            del self._buffer[:count]
+            self._put_filled = count
+        return memoryview(self._put)[self._put_filled :]
+
+    def put_received(self, count: int) -> None:
+        """Say that count bytes are in `put_memory`. Raises LocalProtocolError for too many."""
+        remaining = 0 if self._put is None else len(self._put) - self._put_filled
+        if not 0 <= count <= remaining:
+            raise LocalProtocolError(f"{count:,} bytes of a PUT received, {remaining:,} remain")
+        self._put_filled += count
 
     def next_event(self) -> Event | Need:
         """Return what arrived next, NEED_DATA if it is not whole yet.
@@ -177,12 +212,20 @@ class Connection:
             len(payload),
             checksum.crc32c(payload),
         )
-        problem = self._cookie_problem(kind, header)
-        if problem is not None:
-            raise LocalProtocolError(problem[1])
-        frame = encode_header(header) + payload
-        self._done(header, state, message)
-        return frame
+        return self._sent(header, kind, state, message) + payload
+
+    def send_put(self, message: Put, content: bytes | memoryview, *, cookie: int) -> bytes:
+        """Return a PUT's frame up to its content, which the caller sends next.
+
+        `message` is without the content; otherwise as `send_control`.
+        """
+        state = self._allowed(FrameType.PUT, Kind.REQUEST)
+        payload = serialize(FrameType.PUT, message, from_server=self.role is Role.SERVER)
+        payload += content_head(len(content))
+        crc = checksum.crc32c(content, checksum.crc32c(payload))
+        length = len(payload) + len(content)
+        header = Header(FrameType.PUT, Flag.NONE, cookie, 0, 0, length, crc)
+        return self._sent(header, Kind.REQUEST, state, message) + payload
 
     def send_data_header(
         self, upload: int, offset: int, length: int, crc32c: int, *, more: bool = False
@@ -219,13 +262,26 @@ class Connection:
                 return Data(upload, offset, length, crc, flags == Flag.MORE)
             self._header = header
         header = self._header
-        if len(buffer) < header.payload_length:
+        payload = self._take_payload(header.payload_length)
+        if payload is None:
             return self._nothing_yet()
-        with memoryview(buffer) as view:
-            payload = bytes(view[: header.payload_length])
-        del buffer[: header.payload_length]
         self._header = None
         return self._finish(header, payload)
+
+    def _take_payload(self, length: int) -> bytes | memoryview | None:
+        """Take a control frame's payload; None if it is not whole yet."""
+        if self._put is not None:
+            if self._put_filled < length:
+                return None
+            put, self._put = self._put, None
+            return memoryview(put)
+        buffer = self._buffer
+        if len(buffer) < length:
+            return None
+        with memoryview(buffer) as view:
+            payload = bytes(view[:length])
+        del buffer[:length]
+        return payload
 
     def _nothing_yet(self) -> ConnectionClosed | Need:
         if not self._at_end:
@@ -260,15 +316,30 @@ class Connection:
             raise RemoteProtocolError(*problem)
         return state
 
-    def _finish(self, header: Header, payload: bytes) -> Control:
+    def _finish(self, header: Header, payload: bytes | memoryview) -> Control:
         if checksum.crc32c(payload) != header.payload_crc32c:
             raise RemoteProtocolError(
                 ErrorCode.BAD_CHECKSUM, f"a {header.type.name} payload differs from its checksum"
             )
-        message = parse(header.type, payload, from_server=self.role is Role.CLIENT)
+        content: bytes | memoryview | None = None
+        if header.is_put and len(payload) >= APART_BYTES_MIN:
+            payload, content = split(payload)
+        message = parse(header.type, bytes(payload), from_server=self.role is Role.CLIENT)
         # Judged again: what we sent since the header came may have changed the state.
         self._done(header, self._begin(header), message)
-        return Control(header.type, header.is_reply, header.cookie, header.upload, message)
+        if content is None:
+            content = message.content if isinstance(message, Put) else b""
+        frame_type, _, cookie, upload, _, _, _ = header
+        return Control(frame_type, header.is_reply, cookie, upload, message, content)
+
+    def _sent(self, header: Header, kind: Kind, state: State, message: Message) -> bytes:
+        """Return a control frame's header, and count the frame as sent."""
+        problem = self._cookie_problem(kind, header)
+        if problem is not None:
+            raise LocalProtocolError(problem[1])
+        encoded = encode_header(header)
+        self._done(header, state, message)
+        return encoded
 
     def _done(self, header: Header, state: State, message: Message) -> None:
         """Keep what a control frame, sent or received, changes."""
@@ -285,6 +356,7 @@ class Connection:
     def _close(self) -> None:
         self._state = State.CLOSED
         self._buffer.clear()
+        self._put = None
         self._requests.clear()
 
     def _allowed(self, frame_type: FrameType, kind: Kind) -> State:

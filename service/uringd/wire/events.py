@@ -25,6 +25,7 @@ class Control:
     cookie: int
     upload: int  # the header's handle; in a reply, that of the request
     message: Any  # the class that wire.messages has for the type and the sending side
+    content: bytes | memoryview = b""  # a PUT's, which its message lacks where it is long
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def cut(disk: LoggedDisk, kind: type | None) -> tuple[list[str], list[str]]:
         puts = publish(root, number, kind)
         acknowledged.append((disk.position(), puts))
         for put in puts:
-            versions.setdefault(put.name, set()).add(put.content)
+            versions.setdefault(put.name, set()).add(bytes(put.content))
     root.close()
     torn, lost = [], []
     ended = acknowledged[-1][0]

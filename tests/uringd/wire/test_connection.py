@@ -183,7 +183,7 @@ def test_the_longest_put_and_the_header_behind_it_fit_the_buffer(open_pair: Pair
     server.receive_data(frame + client.send_control(FrameType.PING, pb.Ping(), cookie=3))
     assert server.bytes_acceptable == 0
     event = server.next_event()
-    assert isinstance(event, Control) and event.message.content == content
+    assert isinstance(event, Control) and event.content == content
     assert isinstance(server.next_event(), Control)
 
 
