@@ -26,6 +26,7 @@ class Acknowledgements:
 
     def __init__(self, credit: int, wake: Callable[[], None]) -> None:
         self._credit = ReceiveCredit(credit)
+        self._usable = credit
         self._wake = wake
         self._due: dict[int, int] = {}
         self._due_slots = 0
@@ -37,6 +38,13 @@ class Acknowledgements:
     def granted(self) -> int:
         """Slots of credit that the session has in all."""
         return self._credit.granted
+
+    def lower_usable(self, places: int) -> None:
+        """Take note that the client has memory for fewer chunks than it has credit.
+
+        Who kept back half of the credit would then keep back all the places there are.
+        """
+        self._usable = min(self._usable, places)
 
     def consume(self, handle: int) -> None:
         """Count a chunk's frame. Raises RemoteProtocolError (CREDIT_EXCEEDED)."""
@@ -66,8 +74,8 @@ class Acknowledgements:
         # Few frames for many chunks: but not while the client has no credit at all, and at the
         # latest with the last one, for the client may wait for all of them.
         kept_back, used = self._due_slots, self._credit.used
-        has_none = used + kept_back >= self._credit.granted
-        if kept_back >= self._credit.granted // ACK_SHARE or has_none or not used:
+        has_none = used + kept_back >= self._usable
+        if kept_back >= self._usable // ACK_SHARE or has_none or not used:
             self._wake()
 
     def tell(self, handle: int) -> None:

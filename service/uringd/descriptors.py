@@ -36,17 +36,22 @@ if TYPE_CHECKING:
 
 
 class DescriptorReceiver(Receiver):
-    """The receiving half of a connection whose frames may bring descriptors."""
+    """The receiving half of a connection that shares memory.
 
-    reads_ahead = False
+    Without `may_come` none of its frames may bring descriptors. Then it receives as every other
+    does, more than a frame at a time, and has no room for any.
+    """
 
     def __init__(
         self,
         socket: trio.socket.SocketType,
         connection: Connection,
         make_room: Callable[[int], Awaitable[None]],
+        *,
+        may_come: bool,
     ) -> None:
         super().__init__(socket, connection, make_room)
+        self.reads_ahead = not may_come
         self._stream = socket
         self._came: list[int] = []
         self._cut = False
@@ -57,6 +62,8 @@ class DescriptorReceiver(Receiver):
         return await super().next_event()
 
     async def _receive(self, count: int) -> bytes:
+        if self.reads_ahead:
+            return await super()._receive(count)
         data, ancillary, flags, _ = await self._stream.recvmsg(
             count, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )

@@ -77,9 +77,9 @@ class Placing:
         """Attach memory. Raises UploadError, RemoteProtocolError."""
         copied = MemoryMode(message.mode) is MemoryMode.COPY
         mode = "copy" if copied else "slab"
+        if mode not in self._session.features:
+            raise UploadError(ErrorCode.UNSUPPORTED, f"{mode} is not in force in this session")
         with self._receiver.descriptor(message.descriptors) as fd:
-            if mode not in self._session.features:
-                raise UploadError(ErrorCode.UNSUPPORTED, f"{mode} is not in force in this session")
             if isinstance(self._memory, Slab) and message.mapped and not self._memory.is_ready:
                 return self._seal(self._memory)
             if self._memory is not None or message.mapped:
@@ -154,6 +154,7 @@ class Placing:
             text = f"there is no memory for a slab ({exc.strerror}): do without"
             raise UploadError(ErrorCode.UNSUPPORTED, text) from exc
         self._memory = slab
+        self._session.acks.lower_usable(count)
         return slab
 
     def _chunk(self, event: Control) -> Data:

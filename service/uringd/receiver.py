@@ -46,6 +46,9 @@ READ_AHEAD_BYTES = 64 << 10
 """Asked for behind a short PUT: what a control frame may take of memory anyway. Behind a long one
 it is a header, so that the next one's payload is received where it stays."""
 
+PLACED_AHEAD_BYTES = 4096
+"""Asked for behind a PLACED: header, message, and those of more chunks than fit a slab."""
+
 WASTE_BYTES = 64 << 10
 """Thrown away at a time."""
 
@@ -148,6 +151,8 @@ class Receiver:
         if isinstance(event, Control) and event.type is FrameType.PUT:
             is_long = len(event.content) >= APART_BYTES_MIN
             return HEADER_BYTES if is_long else READ_AHEAD_BYTES
+        if isinstance(event, Control) and event.type is FrameType.PLACED:
+            return PLACED_AHEAD_BYTES
         return 0
 
     async def drain(self, timeout_s: float) -> None:

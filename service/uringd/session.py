@@ -240,8 +240,10 @@ class Session:
         self.features = _in_force(
             hello.features, (*FEATURES, *offered(self.server, self.transport))
         )
-        if self.features.intersection(MODES):
-            receiver = DescriptorReceiver(self._socket, self.connection, self._make_room)
+        if modes := self.features.intersection(MODES):
+            receiver = DescriptorReceiver(
+                self._socket, self.connection, self._make_room, may_come=modes != {"slab"}
+            )
             self.receiver, self.placing = receiver, Placing(self, self._intake, receiver)
         reply = pb.HelloReply(
             instance_id=self.server.instance_id,
