@@ -80,14 +80,15 @@ class Settings:
     """Chunks one connection may have on their way: enough to keep the disk busy while one is
     received, few enough that two greedy connections leave slots for a third."""
 
-    slab_slot_bytes: int = 4 << 20
+    slab_slot_bytes: int = DATA_BYTES_MAX
     """One slot of a slab, and so the longest chunk in it, where that is more than `slot_bytes`:
-    what is left of a chunk's cost is the same for every size. 4 MiB took two thirds of the CPU of
-    2 MiB, 8 MiB three quarters of that, in a slab of half as many slots."""
-    slab_bytes_per_connection: int = 16 << 20
-    """What one connection's slab may have, in whole slots, two at the least: what keeps the disk
-    busy, and a slot to fill meanwhile. The kernel registers 1 GiB at a time at the most."""
-    slab_bytes_max: int = 128 << 20
+    what is left of a chunk's cost is the same for every size. 16 MiB took half of the CPU of 4 MiB
+    for a GiB, and two such slots wrote no slower than four of 4 or of 8 MiB."""
+    slab_bytes_per_connection: int = 32 << 20
+    """What one connection's slab may have, in whole slots, two at the least: one is written while
+    the other is filled, and slots are shorter where two would be more than this. The kernel
+    registers 1 GiB at a time at the most."""
+    slab_bytes_max: int = 256 << 20
     """What all slabs together may have: eight clients at the defaults. It is locked memory, beside
     the pool's; 0, or less than a slot, offers none."""
 

@@ -140,9 +140,11 @@ class Placing:
     def _make_slab(self, *, read_back: bool) -> Slab:
         server, settings = self._server, self._server.settings
         slot_bytes = server.slot_bytes  # what is read back goes into a slot of the pool
+        bytes_max = min(settings.slab_bytes_per_connection, settings.slab_bytes_max)
         if not read_back:
-            slot_bytes = max(slot_bytes, settings.slab_slot_bytes)
-        per_session = max(SLAB_SLOTS_MIN, settings.slab_bytes_per_connection // slot_bytes)
+            half = bytes_max // SLAB_SLOTS_MIN // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+            slot_bytes = max(slot_bytes, min(settings.slab_slot_bytes, half))
+        per_session = max(SLAB_SLOTS_MIN, bytes_max // slot_bytes)
         count = min(self._session.acks.granted, per_session)
         size = count * slot_bytes
         server.slabs.take(size)

@@ -8,7 +8,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -287,6 +287,20 @@ async def test_a_connections_slab_is_no_longer_than_the_setting(
         slab = await attach_slab(peer)
         os.close(slab.fd)
         assert len(slab) == count * SLOT_BYTES
+
+
+@pytest.mark.parametrize("limit", ["slab_bytes_per_connection", "slab_bytes_max"])
+async def test_slots_are_shorter_where_two_would_be_more_than_a_slab_may_have(
+    serving: Serving, open_peer: OpenPeer, limit: str
+) -> None:
+    settings: dict[str, Any] = {
+        "slab_slot_bytes": 16 * SLOT_BYTES,
+        limit: 6 * SLOT_BYTES + 4096,
+    }
+    async with serving(**settings) as daemon, open_peer(daemon.unix, "slab") as peer:
+        slab = await attach_slab(peer)
+        os.close(slab.fd)
+        assert (slab.slot_bytes, len(slab)) == (3 * SLOT_BYTES, 6 * SLOT_BYTES)
 
 
 async def test_a_slabs_slots_may_be_longer_than_the_pools(

@@ -126,7 +126,9 @@ class Claim:
         self.epoch = reply.epoch
         self._held = True
         chunk_bytes = min(reply.chunk_bytes, link.chunk_bytes)
+        credit = link.credit.available
         if link.places is not None:
             chunk_bytes = link.places.chunk_bytes or chunk_bytes
-        filling.fit(chunk_bytes, link.credit.available)
+            credit = min(credit, link.places.count or credit)
+        filling.fit(chunk_bytes, credit)
         lane.attach(link, reply.upload, instance_id)

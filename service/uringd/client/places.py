@@ -49,11 +49,13 @@ class Place:
 class Places(Protocol):
     """The shared memory of one connection.
 
-    `mode` is the feature's name, `chunk_bytes` the longest chunk; 0: what the server takes.
+    `mode` is the feature's name, `chunk_bytes` the longest chunk; 0: what the server takes. `count`
+    is how many places there are; 0: as many as are wanted.
     """
 
     mode: str
     chunk_bytes: int
+    count: int
 
     async def take(self, link: Link) -> Place:
         """Wait for a place for a chunk. Raises what `Link.next_event` does, OSError."""
@@ -83,6 +85,7 @@ class AttachedPlaces:
         self.chunk_bytes = slot_bytes if mode == "slab" else 0
         self._slot_bytes = slot_bytes
         self._free = list(range(0, len(self._memory), slot_bytes))
+        self.count = len(self._free)
         self._sent: set[int] = set()
 
     async def take(self, link: Link) -> Place:
@@ -124,7 +127,7 @@ class SealedPlaces:
 
     def __init__(self, chunk_bytes: int) -> None:
         self.mode = "sealed"
-        self.chunk_bytes = 0
+        self.chunk_bytes = self.count = 0
         self._memory_bytes = chunk_bytes
 
     async def take(self, link: Link) -> Place:  # noqa: ARG002  # Places'
