@@ -8,12 +8,17 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* A prefix, a number in hexadecimal and a suffix: file systems take 255. */
 #define URINGIO_SMALL_NAME_BYTES 256
 
 #define URINGIO_RENAME_NOREPLACE 1
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80 /* pwritev2(2), linux/fs.h */
+#endif
 
 enum uringio_small_step {
     URINGIO_SMALL_NONE,
@@ -50,13 +55,18 @@ static void uringio_small_failed(struct uringio_small_file *file, enum uringio_s
     file->step = step;
 }
 
-static int uringio_small_write_all(const struct uringio_small_file *file)
+static int uringio_small_write_all(const struct uringio_small_file *file, int flags)
 {
     uint32_t done = 0;
     while (done < file->length) {
-        ssize_t count = pwrite(file->fd, file->data + done, file->length - done, done);
+        struct iovec rest = {(void *)(file->data + done), file->length - done};
+        ssize_t count = flags ? pwritev2(file->fd, &rest, 1, done, flags) : pwritev(file->fd, &rest, 1, done);
         if (count < 0 && errno == EINTR)
             continue;
+        if (count < 0 && flags && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+            flags = 0; /* this file system, or this kernel, does not know them */
+            continue;
+        }
         if (count == 0)
             errno = EIO;
         if (count <= 0)
@@ -67,8 +77,9 @@ static int uringio_small_write_all(const struct uringio_small_file *file)
 }
 
 static void uringio_small_write_one(int spool_fd, const char *prefix, struct uringio_small_file *file,
-                                    int sync)
+                                    int sync, uint32_t uncached_bytes_min)
 {
+    int uncached = uncached_bytes_min && file->length >= uncached_bytes_min;
     char name[URINGIO_SMALL_NAME_BYTES];
     uringio_small_spool_name(name, prefix, file);
     file->fd = openat(spool_fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -80,7 +91,7 @@ static void uringio_small_write_one(int spool_fd, const char *prefix, struct uri
         uringio_small_failed(file, URINGIO_SMALL_LOCK);
         return;
     }
-    if (uringio_small_write_all(file) < 0) {
+    if (uringio_small_write_all(file, uncached ? RWF_DONTCACHE : 0) < 0) {
         uringio_small_failed(file, URINGIO_SMALL_WRITE);
         return;
     }
@@ -88,12 +99,12 @@ static void uringio_small_write_one(int spool_fd, const char *prefix, struct uri
         uringio_small_failed(file, URINGIO_SMALL_SYNC);
 }
 
-/* Write each file under its temporary name. */
+/* Write each file under its temporary name; uncached from so many bytes on, 0: never. */
 static void uringio_small_write(int spool_fd, const char *prefix, struct uringio_small_file *files,
-                                unsigned count, int sync)
+                                unsigned count, int sync, uint32_t uncached_bytes_min)
 {
     for (unsigned i = 0; i < count; i++)
-        uringio_small_write_one(spool_fd, prefix, &files[i], sync);
+        uringio_small_write_one(spool_fd, prefix, &files[i], sync, uncached_bytes_min);
 }
 
 static int uringio_small_barrier(int fd)

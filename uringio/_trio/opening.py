@@ -12,11 +12,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from uringio._ring import libc, operations
+from uringio._ring.kernel import UNCACHED_SINCE, kernel_version
 from uringio._ring.operations import BLOCK_BYTES, IS_LINUX, O_DIRECT, RWF_DONTCACHE
 from uringio.exceptions import UnavailableError, operation_error
 
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from uringio._trio.reactor import Reactor
 
 Direct = Literal["auto", "require", "never"]
-
-UNCACHED_SINCE = (6, 16)
-"""Linux 6.14 has RWF_DONTCACHE and a fault that no probe shows: a page that was written again while
-it was being dropped could be lost. 6.15 took the flag away, 6.16 has it mended."""
 
 BEHIND_ALL = 1 << 62
 """An offset in bytes that no file reaches."""
@@ -119,18 +115,13 @@ def takes_uncached(fd: int) -> bool:
 
     The file system answers for reads and writes alike, EOPNOTSUPP where it knows no such thing.
     """
-    if not IS_LINUX or _kernel() < UNCACHED_SINCE:
+    if not IS_LINUX or kernel_version() < UNCACHED_SINCE:
         return False
     try:
         os.preadv(fd, [bytearray(1)], BEHIND_ALL, RWF_DONTCACHE)
     except OSError:
         return False
     return True
-
-
-def _kernel() -> tuple[int, int]:
-    major, minor = re.findall(r"\d+", os.uname().release)[:2]
-    return int(major), int(minor)
 
 
 async def open_directory(reactor: Reactor, path: str) -> int:

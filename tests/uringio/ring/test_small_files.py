@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,14 @@ import pytest
 
 from uringio import _binding
 from uringio._ring import libc, small_files
-from uringio._ring.small_files import CompiledGroup, PlainGroup, SmallFile, SmallGroup
+from uringio._ring.small_files import (
+    UNCACHED_BYTES_MIN,
+    CompiledGroup,
+    PlainGroup,
+    SmallFile,
+    SmallGroup,
+)
+from uringio._trio.opening import takes_uncached
 
 KINDS = [PlainGroup, CompiledGroup] if _binding.lib is not None else [PlainGroup]
 SIZES = [0, 1, 4095, 4096, 4097, 65_536, 70_001, 262_144]
@@ -177,6 +185,42 @@ def test_no_descriptors_left_is_an_error_of_those_that_had_none(folder: Folder) 
     results = [file.result for file in files]
     assert set(results) == {0, -errno.EMFILE}
     assert len(os.listdir(folder.target)) == results.count(0)
+
+
+@pytest.mark.skipif(_binding.lib is None, reason="needs the extension")
+@pytest.mark.parametrize("length", [UNCACHED_BYTES_MIN - 1, UNCACHED_BYTES_MIN])
+def test_what_is_long_does_not_stay_in_the_page_cache(tmp_path: Path, length: int) -> None:
+    (tmp_path / "probe").touch()
+    with (tmp_path / "probe").open() as probe:
+        if not takes_uncached(probe.fileno()):
+            pytest.skip("this file system or kernel keeps everything")
+    folder = Folder(tmp_path, CompiledGroup)
+    data = os.urandom(length)
+    folder.publish([folder.file("file", data)])
+    with (folder.target / "file").open("rb") as file:
+        if length < UNCACHED_BYTES_MIN:
+            assert os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+        else:
+            with pytest.raises(BlockingIOError):
+                os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        assert file.read() == data
+    os.close(folder.spool_fd)
+    os.close(folder.target_fd)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_system_that_keeps_everything_takes_long_files_too(
+    kind: type[PlainGroup | CompiledGroup],
+) -> None:
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no tmpfs here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
+        folder = Folder(Path(scratch), kind)
+        data = os.urandom(2 * UNCACHED_BYTES_MIN)
+        folder.publish([folder.file("file", data)])
+        assert (folder.target / "file").read_bytes() == data
+        os.close(folder.spool_fd)
+        os.close(folder.target_fd)
 
 
 def test_local_file_systems_have_a_barrier_and_others_have_not(tmp_path: Path) -> None:
