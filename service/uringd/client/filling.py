@@ -1,4 +1,4 @@
-"""Filling an upload: which chunk goes by which lane, and again when it was lost on the way.
+"""Filling an upload: what its lanes share, and which chunk has to be sent again.
 
 A piece is in one place at a time: in `again` (to be sent), in a lane's `sent` (not known to be
 durable), or forgotten, which is when the server said that it is durable. A lane that loses its
@@ -17,6 +17,7 @@ from uringd.client.backoff import Patience
 from uringd.client.chunk import cut, outside
 from uringd.client.lane import Lane
 from uringd.client.retained import REREAD_BYTES_MAX, RETAINED_BYTES_MAX, Retained
+from uringd.client.sending import OTHERS_S, Sending
 from uringd.client.together import together
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from uringd.client.claim import Claim
     from uringd.client.supply import SeekableSource, Supply
     from uringd.client.watcher import Watcher
-
-OTHERS_S = 2.0
-"""How long lanes with nothing to do wait for one that reconnects, before they send what it had
-sent: it would know which of it arrived."""
 
 ACCEPTED_S = 1.0
 """How long to wait for the acknowledgement of everything before it is asked for with SYNC: a server
@@ -176,12 +173,13 @@ class Filling:
         Raises ClientError.
         """
         self.check()
+        sending = Sending(self, supply)
         if len(self.lanes) == 1:
-            await self._run(self.lanes[0], supply)
+            await sending.run(self.lanes[0])
         elif few and not self.again and not self.retained.full:
-            await self._run(await self.next_lane(), supply)
+            await sending.run(await self.next_lane())
         else:
-            await together(partial(self._run, lane, supply) for lane in self.lanes)
+            await together(partial(sending.run, lane) for lane in self.lanes)
 
     async def everything_accepted(self, size: int) -> None:
         """Wait until each byte below `size` is acknowledged (PROTOCOL.md, "Lanes")."""
@@ -189,6 +187,16 @@ class Filling:
             await together(partial(self._listen, lane, size, scope) for lane in self.lanes)
         if self.accepted < size and not self.again:
             await self.sync()
+
+    async def sync_if_due(self, lane: Lane) -> None:
+        """Post a SYNC in time, so that what is kept can be forgotten before there is too much."""
+        share_bytes = self.retained.bytes_max // 2 // len(self.lanes)
+        if self.retained.half_full and lane.sync_is_due(share_bytes):
+            await lane.post_sync()
+
+    async def changed(self) -> None:
+        """Wait until something has changed that concerns several lanes."""
+        await self._changed.wait()
 
     async def sync(self) -> int:
         """Make durable everything that was sent; the result is the durable position in bytes."""
@@ -266,9 +274,10 @@ class Filling:
     async def mend(self, lane: Lane) -> None:
         """Give a lane a session again, however often it takes. Raises ClientError."""
         while not lane.ready:
-            await self._try_to_mend(lane)
+            await self.try_to_mend(lane)
 
-    async def _try_to_mend(self, lane: Lane) -> None:
+    async def try_to_mend(self, lane: Lane) -> None:
+        """Try once to give a lane a session again. Raises ClientError when there is no point."""
         try:
             if lane.reason is not None:
                 await lane.backoff.wait(lane.reason)
@@ -293,79 +302,11 @@ class Filling:
             with anyio.move_on_after(OTHERS_S):
                 await self.mend(lane)
             if not lane.ready:
-                self._take_over([lane])
+                self.take_over([lane])
                 return others[0]
         return lane
 
-    async def _run(self, lane: Lane, supply: Supply | None) -> None:
-        """Send by one lane what it finds to send."""
-        while True:
-            if not lane.ready and not await self._mended(lane, supply):
-                return
-            piece = None
-            before = 0
-            done = False
-            try:
-                await lane.settle_doubt()
-                piece = await self._take(lane, supply)
-                if piece is None:
-                    return
-                before = piece.serial
-                if not lane.ready:
-                    continue
-                await lane.send(piece, self.source)
-                done = True  # it has left, or it is not wanted as it is
-                if self.retained.half_full and lane.sync_is_due(self._share_bytes):
-                    await lane.post_sync()
-            except ClientError as exc:
-                self.check()
-                self.lost(lane, exc)
-            finally:
-                if piece is not None and not done and piece.serial == before:
-                    self.again.appendleft(piece)
-
-    async def _mended(self, lane: Lane, supply: Supply | None) -> bool:
-        """Mend a lane; False when the others did all there was to do meanwhile.
-
-        The first try is not given up for that: a lane is not of use to short calls otherwise.
-        """
-        while not lane.ready:
-            idle = (supply is None or supply.ended) and not self.again and not lane.sent
-            if idle and any(other.ready for other in self.lanes):
-                return False
-            with anyio.CancelScope() as scope:
-                lane.mending = scope if lane.reason is not None else None
-                try:
-                    await self._try_to_mend(lane)
-                finally:
-                    lane.mending = None
-        return True
-
-    async def _take(self, lane: Lane, supply: Supply | None) -> Piece | None:
-        """Choose what a lane sends next. None: there is nothing left for it."""
-        while True:
-            self.check()
-            if self.again:
-                return self.again.popleft()
-            if supply is not None and not supply.ended:
-                piece = await supply.next(lane)
-                if piece is not None:
-                    return piece
-                if self.again:
-                    continue
-            ended = supply is None or supply.ended
-            broken = [other for other in self.lanes if other.mending is not None]
-            if ended and not any(other.sent for other in broken):
-                for other in broken:
-                    other.mending.cancel()  # type: ignore[union-attr]  # it is none of these
-                return None
-            changed = self._changed
-            with anyio.move_on_after(OTHERS_S) as scope:
-                await changed.wait()
-            if scope.cancelled_caught:
-                self._take_over(broken)
-
-    def _take_over(self, lanes: list[Lane]) -> None:
+    def take_over(self, lanes: list[Lane]) -> None:
         """Send what broken lanes had sent, whether it arrived or not."""
         for lane in lanes:
             self.again.extend(lane.sent.values())
@@ -383,11 +324,6 @@ class Filling:
             self.check()
             self.lost(lane, exc)
         scope.cancel()
-
-    @property
-    def _share_bytes(self) -> int:
-        """What a lane sends between two SYNCs."""
-        return self.retained.bytes_max // 2 // len(self.lanes)
 
     def _notify(self) -> None:
         if len(self.lanes) == 1:
