@@ -15,16 +15,21 @@ import fcntl
 import os
 import stat
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from uringd.client.supply import KEEP_ALIVE_S
+from uringd.client.backoff import KEEP_ALIVE_S
 from uringd.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from types import TracebackType
+
+    from uringd.client.supply import Care
+
+SILENT_S = 0.2
+"""How long a stream is waited for alone: to look after connections costs more than a read."""
 
 PIPE_BYTES = 1 << 20
 """Asked of the kernel for a pipe, so that one read gets a chunk (pipe-max-size, pipe(7))."""
@@ -100,10 +105,11 @@ class Source:
         if self._length_of(os.fstat(self._fd)) != self.length:
             raise SourceError(CHANGED.format(self.length))
 
-    async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:
+    async def fill(self, view: memoryview, care: Care) -> int:
         """Read until `view` is full or the source ends; the result is the length.
 
-        `keep_alive` is awaited every 30 s that a stream takes, silent or slow. Raises SourceError.
+        The server hears from us every 30 s that a stream takes, silent or slow. Raises SourceError,
+        and what became of the upload.
         """
         done = 0
         if self._spoke_at < 0:
@@ -111,7 +117,7 @@ class Source:
         try:
             while done < len(view):
                 if self._streams:
-                    await self._wait_readable(keep_alive)
+                    await self._wait_readable(care)
                 count = os.readv(self._fd, [view[done:]])
                 if not count:
                     break
@@ -120,17 +126,18 @@ class Source:
             raise SourceError(f"cannot read the data to send: {exc.strerror}") from exc
         return done
 
-    async def _wait_readable(self, keep_alive: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            left_s = self._spoke_at + KEEP_ALIVE_S - anyio.current_time()
-            with anyio.move_on_after(max(0, left_s)):
-                try:
-                    await anyio.wait_readable(self._fd)
-                except PermissionError:  # a device that never makes anybody wait (epoll(7))
-                    self._streams = False
-                return
-            await keep_alive()
+    async def _wait_readable(self, care: Care) -> None:
+        if anyio.current_time() - self._spoke_at >= KEEP_ALIVE_S:
+            await care.keep_alive()
             self._spoke_at = anyio.current_time()
+        try:
+            with anyio.move_on_after(SILENT_S):
+                await anyio.wait_readable(self._fd)
+                return
+        except PermissionError:  # a device that never makes anybody wait (epoll(7))
+            self._streams = False
+            return
+        await care.attend(partial(anyio.wait_readable, self._fd))
 
     def _length_of(self, found: os.stat_result) -> int:
         return max(0, found.st_size - self._begin)

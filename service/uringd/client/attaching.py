@@ -16,6 +16,8 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Literal
 
+import anyio
+
 from uringd.client.places import AttachedPlaces, SealedPlaces
 from uringd.errors import ConnectionLostError, RefusedError
 from uringd.urls import UnixUrl
@@ -55,7 +57,8 @@ def check_offered(link: Link, transport: Transport) -> None:
 async def attach(link: Link, transport: Transport, *, read_back: bool) -> None:
     """Have the link's chunks go through shared memory, if that was asked for.
 
-    Raises RefusedError, ConnectionLostError.
+    Raises RefusedError, ConnectionLostError. Cancelled while it asks, it closes the link: memory
+    may be attached there that nobody knows of, and a session attaches once.
     """
     if link.places is not None or transport not in MODES:
         return
@@ -69,6 +72,9 @@ async def attach(link: Link, transport: Transport, *, read_back: bool) -> None:
     except OSError as exc:
         text = f"there is no memory to share ({exc.strerror}): take another transport"
         raise RefusedError(ErrorCode.UNSUPPORTED, text) from exc
+    except anyio.get_cancelled_exc_class():
+        await link.aclose()
+        raise
 
 
 async def _copy(link: Link) -> Places:

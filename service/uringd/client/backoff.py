@@ -24,6 +24,9 @@ WAIT_S_MAX = 5.0
 RETRY_S = 300.0
 """How long to go on without progress: a machine reboots in less."""
 
+KEEP_ALIVE_S = 30.0
+"""How long the server hears nothing while a source is waited for or compared, at the most."""
+
 
 class Patience:
     """How long an upload goes on without progress. Shared by its lanes.

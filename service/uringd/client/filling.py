@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from uringd.client.attending import Attending
 from uringd.client.backoff import Patience
 from uringd.client.chunk import cut, outside
 from uringd.client.lane import Lane
@@ -24,7 +25,7 @@ from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import FrameType, WrittenRanges
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from uringd.client.chunk import Extent, Piece
     from uringd.client.claim import Claim
@@ -165,6 +166,15 @@ class Filling:
             except ClientError as exc:
                 self.lost(lane, exc)
         self.check()
+
+    async def attend(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Await `wait`, which may take long, and look after the lanes. Raises ClientError."""
+        await Attending(self).run(wait)
+
+    def rest(self, lane: Lane) -> None:
+        """Take note that a lane waits for its next chunk."""
+        lane.resting = True
+        self._notify()
 
     async def pump(self, supply: Supply | None = None, *, few: bool = False) -> None:
         """Send what there is to be sent: `again`, and what the supply has until it ends.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from uringd.client.backoff import Backoff
+import anyio
+
+from uringd.client.backoff import KEEP_ALIVE_S, Backoff
 from uringd.client.chunk import Memory, Piece, cut, outside
 from uringd.client.link import refused
 from uringd.errors import RefusedError, SourceError
@@ -22,7 +24,6 @@ from uringd.wire import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import anyio
     from google.protobuf.message import Message
 
     from uringd.client.filling import Filling
@@ -229,6 +230,14 @@ class Lane:
         """Ask with SYNC whether the server lost anything, if its instance id has changed."""
         if self._doubtful:
             await self.sync()
+
+    async def hear(self) -> None:
+        """Wait for what the server says next, and let it hear from us if that takes long."""
+        assert self.link is not None
+        with anyio.move_on_after(KEEP_ALIVE_S) as silence:
+            await self.link.next_event()
+        if silence.cancelled_caught:
+            await self.link.request(FrameType.PING, pb.Ping())
 
     async def sync(self) -> int:
         """Make durable what was sent; the result is the upload's durable position."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from uringd.client.backoff import KEEP_ALIVE_S
 from uringd.client.chunk import Piece, cut, outside
 from uringd.errors import SourceError
 from uringd.wire import crc32c
@@ -27,9 +28,6 @@ CHANGED = "the data has changed since the upload began: abort the upload, and be
 COMPARED_BYTES = 1 << 20
 """Read at a time to be compared."""
 
-KEEP_ALIVE_S = 30.0
-"""How long the server hears nothing while a source is waited for or compared, at the most."""
-
 
 class SeekableSource(Protocol):
     """Bytes that can be read again: they need not be kept in memory."""
@@ -45,11 +43,21 @@ class SeekableSource(Protocol):
         """Raise SourceError if the size is another than it was."""
 
 
+class Care(Protocol):
+    """What an upload needs while its source takes long."""
+
+    async def keep_alive(self) -> None:
+        """Let the server know that the upload is only slow."""
+
+    async def attend(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Await `wait`, and look after the upload's connections meanwhile."""
+
+
 class StreamSource(Protocol):
     """Bytes that come once, and in order."""
 
-    async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:
-        """Fill `view`; less than that is the end. Awaits `keep_alive` when it takes long."""
+    async def fill(self, view: memoryview, care: Care) -> int:
+        """Fill `view`; less than that is the end. Has `care` taken when it takes long."""
 
 
 class Supply(Protocol):
@@ -70,7 +78,7 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._view)
 
-    async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:  # noqa: ARG002
+    async def fill(self, view: memoryview, care: Care) -> int:  # noqa: ARG002
         """Copy what there is."""
         count = min(len(view), len(self._view))
         view[:count] = self._view[:count]
@@ -175,7 +183,7 @@ class Feeding:
             self._memory = self._filling.retained.borrow(self._filling.chunk_bytes)
             self._length = self._room_bytes()
         view = self._memory.view[self._filled : self._length]
-        self._filled += await source.fill(view, self._filling.keep_alive)
+        self._filled += await source.fill(view, self._filling)
         return self._cut_off() if self._filled == self._length else None
 
     def _room_bytes(self) -> int:
@@ -199,7 +207,7 @@ class Feeding:
         scratch = memoryview(bytearray(COMPARED_BYTES))
         while self._compared < part.length:
             view = scratch[: part.length - self._compared]
-            count = await source.fill(view, self._filling.keep_alive)
+            count = await source.fill(view, self._filling)
             self._crc = crc32c(view[:count], self._crc)
             self._compared += count
             if count < len(view):
@@ -226,7 +234,7 @@ class Stretch:
         """Fill the next chunk."""
         if not await self._filling.room(lane):
             return None
-        lane.resting = True  # `keep_alive` may speak for a lane that waits here
+        self._filling.rest(lane)  # others may speak for a lane that waits here, and listen
         try:
             async with self._feeding.turn:
                 piece = None if self.ended else await self._feeding.next(self._source)

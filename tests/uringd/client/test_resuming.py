@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +17,7 @@ from uringd.wire import ErrorCode, FrameType, crc32c
 if TYPE_CHECKING:
     from tests.uringd.client.conftest import Frame, OpenWire, Rule, RunClient
     from tests.uringd.conftest import Daemon, Until
+    from uringd.client.supply import Care
 
 Content = Callable[[int], bytes]
 Way = Callable[[UnixUrl, bytes, int], Coroutine[None, None, Receipt]]
@@ -47,10 +48,10 @@ class Trickle:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    async def fill(self, view: memoryview, keep_alive: Callable[[], Awaitable[None]]) -> int:
+    async def fill(self, view: memoryview, care: Care) -> int:
         if not self.data:
             return 0
-        await keep_alive()
+        await care.keep_alive()
         piece, self.data = self.data[: len(view)], self.data[len(view) :]
         view[: len(piece)] = piece
         return len(piece)
