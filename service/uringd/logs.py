@@ -13,25 +13,41 @@ LogFormat = Literal["auto", "console", "json"]
 
 
 class BestEffort:
-    """A stream whose reader may go, or whose disk may fill: a log is no reason to fail a client."""
+    """A stream whose reader may go, or whose disk may fill: a log is no reason to fail a client.
+
+    What was written until a flush is one write(2): workers share the stream, and a line that came
+    in two pieces could have another one's between them.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._pieces: list[str] = []
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
+        """Keep text until the flush."""
+        self._pieces.append(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Write what can be written."""
+        text = "".join(self._pieces)
+        self._pieces.clear()
         with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
             self._stream.flush()
 
 
-def configure(log_format: LogFormat) -> None:
-    """Set structlog up for this process. Stdout stays free: it carries what programs read."""
+def configure(log_format: LogFormat, worker: int = 0) -> None:
+    """Set structlog up for this process. Stdout stays free: it carries what programs read.
+
+    `worker` is the number of one of several; each of its events says so.
+    """
+
+    def name_worker(
+        _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return {**event, "worker": worker} if worker else event
+
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer()]
@@ -41,6 +57,7 @@ def configure(log_format: LogFormat) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            name_worker,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderer,
         ],
