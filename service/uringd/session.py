@@ -7,7 +7,6 @@ PROTOCOL.md, the request, the upload or the session, never another session.
 
 from __future__ import annotations
 
-import hmac
 import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -15,23 +14,20 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from uringd import __version__
 from uringd.acknowledging import Acknowledgements
-from uringd.config import ALIGNMENT_BYTES
 from uringd.descriptors import DescriptorReceiver
+from uringd.greeting import admit, welcome
 from uringd.holds import Hold
 from uringd.intake import Intake
 from uringd.patience import Patience
-from uringd.placing import MODES, Placing, offered
+from uringd.placing import MODES, Placing
 from uringd.receiver import Receiver
 from uringd.requests import answer
 from uringd.sender import PeerGoneError, Sender
-from uringd.small.intake import FEATURE as SMALL_FEATURE
 from uringd.small.intake import SmallIntake
 from uringd.upload_errors import UploadError, fenced
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
-    SMALL_BYTES_MAX,
     Connection,
     ConnectionClosed,
     Control,
@@ -52,9 +48,6 @@ if TYPE_CHECKING:
     from uringd.uploads import Upload
 
 log = structlog.get_logger("uringd.session")
-
-FEATURES = ("resume", "lanes", "page-checksums", "small-uploads")
-"""What this server has on every connection, beside `placing.offered`. PROTOCOL.md, "HELLO"."""
 
 HANDLES_KEPT_MAX = 1024
 """Handles of published uploads that a session still answers COMMIT for, and of fenced ones that it
@@ -222,41 +215,26 @@ class Session:
             self._fail(ErrorCode.INTERNAL, "the server failed: see its log")
 
     async def _handshake(self) -> None:
-        """Take HELLO, and hold its token against ours."""
-        settings = self.server.settings
-        with self.patience(settings.handshake_timeout_s, "no HELLO came"):
+        """Take HELLO, and welcome the client or refuse it."""
+        handshake_s = self.server.settings.handshake_timeout_s
+        with self.patience(handshake_s, "no HELLO came"):
             event = await self.receiver.next_event()
         if not isinstance(event, Control):
             return
-        hello: pb.Hello = event.message
-        ours, theirs = settings.token.encode(), hello.token.encode()
-        if ours and not hmac.compare_digest(theirs, ours):
+        try:
+            self.features = admit(self.server, event.message, self.transport)
+        except UploadError as exc:
             self._end = "the token was missing or wrong"
             self._drain = True
             log.warning("session refused", peer=self.peer, reason=self._end)
-            text = "the token is missing or wrong: give the server's --token-file"
-            await self._refuse(event.cookie, UploadError(ErrorCode.UNAUTHORIZED, text))
+            await self._refuse(event.cookie, exc)
             return
-        self.features = _in_force(
-            hello.features, (*FEATURES, *offered(self.server, self.transport))
-        )
         if modes := self.features.intersection(MODES):
             receiver = DescriptorReceiver(
                 self._socket, self.connection, self._make_room, may_come=modes != {"slab"}
             )
             self.receiver, self.placing = receiver, Placing(self, self._intake, receiver)
-        reply = pb.HelloReply(
-            instance_id=self.server.instance_id,
-            server=f"uringd/{__version__}",
-            features=sorted(self.features),
-            chunk_bytes_max=self.server.slot_bytes,
-            alignment=ALIGNMENT_BYTES,
-            credit=self.acks.granted,
-            uploads_max=settings.uploads_per_connection_max,
-            idle_timeout_ms=int(settings.idle_timeout_s * 1000),
-            small_bytes_max=SMALL_BYTES_MAX if SMALL_FEATURE in self.features else 0,
-        )
-        await self._reply(event, reply)
+        await self._reply(event, welcome(self))
 
     async def _next_frame(self) -> bool:
         """Handle one frame; False when there will be no more."""
@@ -384,11 +362,3 @@ class Session:
             await self._sender.run()
         except PeerGoneError as exc:
             self.cancel(str(exc))
-
-
-def _in_force(wanted: object, there: tuple[str, ...]) -> frozenset[str]:
-    """Return the features that a client wants and this server has; lanes need resume."""
-    features = set(there).intersection(wanted)  # type: ignore[arg-type]  # a repeated field
-    if "resume" not in features:
-        features.discard("lanes")
-    return frozenset(features)
