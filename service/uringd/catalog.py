@@ -60,8 +60,8 @@ class Catalog:
         self._thread = trio.CapacityLimiter(1)  # the one writer
         self._closed = False
 
-    async def add(self, upload: UploadRecord) -> None:
-        """Record a new upload."""
+    async def add(self, upload: UploadRecord) -> bool:
+        """Record a new upload; False when the catalog has one of that id, published or not."""
         row = (
             upload.upload_id,
             upload.name,
@@ -71,7 +71,8 @@ class Catalog:
             upload.resumable,
             upload.epoch,
         )
-        await self._run(lambda db: db.execute(_INSERT_UPLOAD, row))
+        values = (*row, upload.upload_id)
+        return await self._run(lambda db: db.execute(_INSERT_UPLOAD, values).rowcount == 1)
 
     async def record_progress(
         self, upload_id: str, epoch: int, ranges: Sequence[ByteRange]
@@ -114,9 +115,10 @@ class Catalog:
         rows = [_receipt_row(receipt) for receipt in receipts]
         await self._run(lambda db: db.executemany(_INSERT_RECEIPT.format("receipts"), rows))
 
-    async def remove(self, upload_id: str) -> None:
-        """Forget an upload."""
-        await self._run(lambda db: _delete_upload(db, upload_id))
+    async def remove(self, upload_id: str) -> bool:
+        """Forget an upload; whether there was one."""
+        sql = "DELETE FROM uploads WHERE upload_id = ?"  # and by cascade its ranges
+        return await self._run(lambda db: db.execute(sql, (upload_id,)).rowcount == 1)
 
     async def remove_receipt(self, upload_id: str) -> None:
         """Forget a receipt: its file was lost with the power, and had promised no more."""
@@ -165,7 +167,8 @@ class Catalog:
         """Let uploads that nobody holds grow older; those that are held are new again."""
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE uploads SET idle_s = idle_s + ?", (elapsed_s,))
+            if elapsed_s:
+                db.execute("UPDATE uploads SET idle_s = idle_s + ?", (elapsed_s,))
             rows = [(upload_id,) for upload_id in held]
             db.executemany("UPDATE uploads SET idle_s = 0 WHERE upload_id = ?", rows)
 
@@ -238,12 +241,13 @@ class Catalog:
 
 
 @contextlib.asynccontextmanager
-async def open_catalog(path: Path) -> AsyncIterator[Catalog]:
+async def open_catalog(path: Path, *, first: bool = True) -> AsyncIterator[Catalog]:
     """Open the catalog, making or migrating it. Raises CatalogError.
 
     `path` is reached through a held directory descriptor (/proc/self/fd/N/...), like all of ROOT.
+    Of several processes that share it only the `first` one makes room in it.
     """
-    connection = await trio.to_thread.run_sync(_connect, path)
+    connection = await trio.to_thread.run_sync(_connect, path, first)
     try:
         async with trio.open_nursery() as nursery:
             catalog = Catalog(connection)
@@ -256,16 +260,15 @@ async def open_catalog(path: Path) -> AsyncIterator[Catalog]:
         connection.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, first: bool) -> sqlite3.Connection:  # noqa: FBT001  # for a thread
     try:
         # One thread at a time uses it, though not always the same one.
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             migrate(db)
-            with contextlib.suppress(
-                sqlite3.OperationalError
-            ):  # a full disk: uploads can be aborted
-                make_room(db)
+            if first:
+                with contextlib.suppress(sqlite3.OperationalError):  # full: uploads can be aborted
+                    make_room(db)
         except BaseException:
             db.close()
             raise
@@ -283,8 +286,8 @@ def _failure(exc: BaseException) -> outcome.Error:
 
 
 _INSERT_UPLOAD = """
-INSERT INTO uploads (upload_id, name, size, overwrite, durability, resumable, epoch)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO uploads (upload_id, name, size, overwrite, durability, resumable, epoch)
+SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM receipts WHERE upload_id = ?)
 """
 _RECORD_EPOCH = "UPDATE uploads SET epoch = ?, idle_s = 0 WHERE upload_id = ?"
 _INSERT_RANGE = "INSERT INTO ranges (upload_id, offset, length, crc32c) VALUES (?, ?, ?, ?)"
@@ -318,10 +321,6 @@ _PRUNE_RECEIPTS = """
 DELETE FROM receipts WHERE published_ns < ?
 AND serial NOT IN (SELECT MAX(serial) FROM receipts GROUP BY name)
 """
-
-
-def _delete_upload(db: sqlite3.Connection, upload_id: str) -> None:
-    db.execute("DELETE FROM uploads WHERE upload_id = ?", (upload_id,))  # and by cascade its ranges
 
 
 def _find(db: sqlite3.Connection, upload_id: str, ranges: str = _ALL) -> UploadRecord | None:

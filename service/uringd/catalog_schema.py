@@ -69,15 +69,22 @@ ROOM_BYTES = 1 << 20
 disk's last block, and must still be able to end."""
 
 
+BUSY_TIMEOUT_MS = 10_000
+"""What a transaction waits for those of other processes, each of which takes an fsync: a slow disk.
+Beyond it the request fails, as if the disk had."""
+
+
 def migrate(db: sqlite3.Connection) -> None:
     """Bring a connection's catalog up to date, and set it to keep what it commits.
 
     Raises sqlite3.Error; a migration that fails leaves the catalog as it was.
     """
-    db.execute("PRAGMA busy_timeout = 10000")
+    db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
+    [page_bytes] = db.execute("PRAGMA page_size").fetchone()
+    db.execute(f"PRAGMA wal_autocheckpoint = {ROOM_BYTES // page_bytes}")
     [version] = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         text = f"it was written by a newer uringd (version {version} of {len(MIGRATIONS)})"
@@ -97,8 +104,6 @@ def make_room(db: sqlite3.Connection) -> None:
     A row that long is written and removed: its pages stay in the database's free list, and the log
     keeps its length when it starts over, which a checkpoint lets it do after as many pages.
     """
-    [page_bytes] = db.execute("PRAGMA page_size").fetchone()
-    db.execute(f"PRAGMA wal_autocheckpoint = {ROOM_BYTES // page_bytes}")
     db.execute("CREATE TABLE IF NOT EXISTS room (bytes BLOB NOT NULL) STRICT")
     db.execute("INSERT INTO room VALUES (zeroblob(?))", (ROOM_BYTES,))
     db.execute("DELETE FROM room")

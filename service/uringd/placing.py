@@ -73,6 +73,11 @@ class Placing:
         self._receiver = receiver
         self._memory: CopyMemory | Slab | None = None
 
+    @property
+    def attached(self) -> bool:
+        """Whether there is memory that this process shares with the client."""
+        return self._memory is not None
+
     def attach(self, message: pb.Attach) -> pb.AttachReply:
         """Attach memory. Raises UploadError, RemoteProtocolError."""
         copied = MemoryMode(message.mode) is MemoryMode.COPY

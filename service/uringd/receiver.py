@@ -217,6 +217,10 @@ class Receiver:
             connection.receive_data(header[: count - payload])
         return payload
 
+    def wake_for_anything(self) -> None:
+        """Leave the socket as it came, for another process that receives from it."""
+        self._wake_at(1)
+
     def _wake_at(self, count: int) -> None:
         """Have TCP wake us when so many bytes are there, or the stream has ended."""
         if self._wakes_at and self._wakes_at != count:

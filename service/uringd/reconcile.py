@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from uringd.root import SPOOL_SUFFIX, inode_of
+from uringd.root import SPOOL_SUFFIX, Removal, inode_of
 from uringd.wire import Durability, check_name, checksum
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def reconcile(root: Root, catalog: Catalog) -> list[UploadRecord]:
             reason = "its name did not survive, as its level"
             _say(receipt.upload_id, receipt.name, "lost", reason)
     for upload_id in sorted(spooled - {record.upload_id for record in records}):
-        if await root.remove_spool(upload_id):
+        if await root.remove_spool(upload_id) is not Removal.LOCKED:
             _say(upload_id, "", "removed", "its spool file has no record")
     if small := await trio.to_thread.run_sync(root.remove_small):
         log.info("small uploads", outcome="removed", files=small, reason="the server ended in them")
@@ -67,19 +67,11 @@ async def reconcile(root: Root, catalog: Catalog) -> list[UploadRecord]:
 
 async def _settle(root: Root, catalog: Catalog, record: UploadRecord, spooled: set[str]) -> bool:
     """Settle one record; whether the upload goes on."""
-    there = record.upload_id in spooled
-    if record.committing is not None and not there:
-        receipt = await trio.to_thread.run_sync(_recover, root, record)
-        if receipt is not None:
-            await catalog.publish(receipt)
-            _say(record.upload_id, record.name, "published", "the server ended in its commit")
-            return False
-    if not there:
-        await catalog.remove(record.upload_id)
-        _say(record.upload_id, record.name, "removed", "its spool file is gone")
+    if record.upload_id not in spooled:
+        await settle_gone(root, catalog, record)
         return False
     if not record.resumable:
-        if await root.remove_spool(record.upload_id):
+        if await root.remove_spool(record.upload_id) is not Removal.LOCKED:
             await catalog.remove(record.upload_id)
             _say(record.upload_id, record.name, "removed", "its session ended with the server")
         return False
@@ -87,6 +79,29 @@ async def _settle(root: Root, catalog: Catalog, record: UploadRecord, spooled: s
         await catalog.withdraw_commit(record.upload_id)
         _say(record.upload_id, record.name, "suspended", "the server ended in its commit")
     return True
+
+
+async def settle_gone(
+    root: Root, catalog: Catalog, record: UploadRecord
+) -> tuple[ReceiptRecord | None, bool]:
+    """Settle an upload that has no spool file and no holder.
+
+    The result is its receipt, if it was published, and whether this call took its record away:
+    another process may have come across it as well.
+    """
+    if record.committing is not None:
+        async with root.naming.hold(record.name):
+            if await catalog.find(record.upload_id) is None:
+                return await catalog.find_receipt(record.upload_id), False
+            receipt = await trio.to_thread.run_sync(_recover, root, record)
+            if receipt is not None:
+                await catalog.publish(receipt)
+                _say(record.upload_id, record.name, "published", "the server ended in its commit")
+                return receipt, True
+    removed = await catalog.remove(record.upload_id)
+    if removed:
+        _say(record.upload_id, record.name, "removed", "its spool file is gone")
+    return None, removed
 
 
 def _recover(root: Root, record: UploadRecord) -> ReceiptRecord | None:

@@ -6,17 +6,19 @@ A handler returns the reply's message or raises UploadError, which becomes the E
 from __future__ import annotations
 
 import errno
+import secrets
 from typing import TYPE_CHECKING
 
 from uringd.catalog import CatalogError
 from uringd.describing import file_info, find_upload, list_uploads
 from uringd.records import ReceiptRecord, UploadRecord
-from uringd.registry import new_upload_id
 from uringd.upload_errors import UploadError, failed, fenced
+from uringd.upload_log import log_end
 from uringd.uploads import check_content
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     RANGES_MAX,
+    UPLOAD_ID_CHARS,
     ByteRange,
     Control,
     Durability,
@@ -58,7 +60,7 @@ async def create(session: Session, event: Control) -> pb.CreateReply:
     _refuse_more(session)
     resumable = "resume" in session.features
     record = UploadRecord(
-        message.upload_id or new_upload_id(),
+        message.upload_id or secrets.token_hex(UPLOAD_ID_CHARS // 2),
         message.name,
         message.size if message.HasField("size") else None,
         message.overwrite,
@@ -148,7 +150,7 @@ async def _commit(
         instance_id=session.server.instance_id,
     )
     if registry.open.get(upload.id) is upload:
-        registry.log(
+        log_end(
             upload,
             receipt.durability.name.lower(),
             peer=session.peer,

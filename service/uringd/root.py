@@ -8,6 +8,7 @@ say, and no link that somebody plants meanwhile, leads out of ROOT.
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import fcntl
 import os
@@ -55,10 +56,22 @@ class Published:
     modified_ns: int
 
 
-class Root:
-    """An open ROOT, served by this process alone until `close`."""
+class Removal(enum.Enum):
+    """What came of removing a spool file."""
 
-    def __init__(self, path: Path) -> None:
+    DONE = "removed"
+    LOCKED = "a process holds it, or held it until it was killed"
+    GONE = "there was none"
+
+
+class Root:
+    """An open ROOT, served by this server alone until its last process has called `close`.
+
+    `lock_fd` is the lock that another process of this server took; it is this object's then. The
+    lock is held by the open file description, which they share: until the last of them has ended.
+    """
+
+    def __init__(self, path: Path, lock_fd: int | None = None) -> None:
         self.path = path
         self._durable: set[tuple[int, int]] = set()
         self.naming = KeyedLock()  # who gives a name to a file, until that is recorded
@@ -73,7 +86,7 @@ class Root:
             try:
                 self._private_fd = _keep(opened, _make_private(self.fd, PRIVATE_NAME))
                 self.spool_fd = _keep(opened, _make_private(self._private_fd, "spool"))
-                self._lock_fd = _keep(opened, self._lock())
+                self.lock_fd = _keep(opened, self._lock() if lock_fd is None else lock_fd)
             except OSError as exc:
                 raise RootError(f"cannot write to {path}: {exc.strerror}") from exc
             self._opened = opened.pop_all()
@@ -99,6 +112,10 @@ class Root:
         """Where the catalog is, by way of the held directory."""
         return Path(f"/proc/self/fd/{self._private_fd}/catalog.sqlite3")
 
+    def open_private(self, name: str) -> int:
+        """Open a directory of our own in the private one, making it; the caller closes it."""
+        return _make_private(self._private_fd, name)
+
     def sync_private(self) -> None:
         """Make the names in the private directory durable: the catalog's, the spool's."""
         os.fsync(self._private_fd)
@@ -117,7 +134,11 @@ class Root:
         Nobody got an answer about them. Those of a living process are locked, and stay. Blocks.
         """
         left = [e for e in os.listdir(self.spool_fd) if e.endswith(small_files.SPOOL_SUFFIX)]
-        return sum(self._remove_entry(entry) for entry in left)
+        return sum(self._remove_entry(entry) is Removal.DONE for entry in left)
+
+    def is_spooled(self, upload_id: str) -> bool:
+        """Whether there is a spool file of that name."""
+        return os.access(upload_id + SPOOL_SUFFIX, os.F_OK, dir_fd=self.spool_fd)
 
     # The last close of a file that has no name any more is what removes it: in close(2) itself, or
     # on the way back from io_uring_enter(2) for a CLOSE of a ring, the kernel drops the inode and
@@ -135,8 +156,8 @@ class Root:
         with contextlib.suppress(OSError):
             await trio.to_thread.run_sync(os.close, fd, limiter=self._freeing)
 
-    async def remove_spool(self, upload_id: str) -> bool:
-        """Remove a spool file that no process holds any more; whether it is gone.
+    async def remove_spool(self, upload_id: str) -> Removal:
+        """Remove a spool file that no process holds any more.
 
         A killed server's writes can reach the disk seconds after it died, and its locks are held
         until the last of them: a locked file is left for later. Done whole, in a worker thread, or
@@ -145,10 +166,10 @@ class Root:
         remove = self._remove_spool
         return await trio.to_thread.run_sync(remove, upload_id, limiter=self._freeing)
 
-    def _remove_spool(self, upload_id: str) -> bool:
+    def _remove_spool(self, upload_id: str) -> Removal:
         return self._remove_entry(upload_id + SPOOL_SUFFIX)
 
-    def _remove_entry(self, entry: str) -> bool:
+    def _remove_entry(self, entry: str) -> Removal:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             fd = os.open(entry, flags, dir_fd=self.spool_fd)
@@ -158,10 +179,10 @@ class Root:
             finally:
                 os.close(fd)
         except FileNotFoundError:
-            return True
+            return Removal.GONE
         except OSError:  # locked, or nothing that we made
-            return False
-        return True
+            return Removal.LOCKED
+        return Removal.DONE
 
     def open_published(self, name: str) -> list[int]:
         """Open a published file and the directories above it, from ROOT down. Raises OSError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ import trio
 
 import uringio
 from uringd.accepting import accept_forever
+from uringd.accounts import Accounts, Kind
 from uringd.catalog import Catalog, CatalogError, open_catalog
 from uringd.config import SLOTS_WANTED, Settings
 from uringd.listeners import Listener, listen
+from uringd.others import Nobody
 from uringd.registry import Registry
 from uringd.root import Root
 from uringd.session import Session
@@ -28,6 +31,9 @@ from uringio.lowlevel import default_slots, run_ring
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from uringd.keyed_lock import KeyedLock
+    from uringd.moving import Moved
+    from uringd.others import Others
     from uringd.uploads import Upload
     from uringio import Ring
     from uringio.lowlevel import RingLike
@@ -46,17 +52,36 @@ REMINDER_S = 15.0
 below what any client waits before it takes the server for gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a process that serves together with others has of the whole server's."""
+
+    lock_fd: int
+    accounts: Accounts
+    naming: KeyedLock
+    others: Others
+
+
 class Server:
     """What all sessions share."""
 
     def __init__(
-        self, settings: Settings, root: Root, ring: Ring, catalog: Catalog, nursery: trio.Nursery
+        self,
+        settings: Settings,
+        root: Root,
+        ring: Ring,
+        catalog: Catalog,
+        nursery: trio.Nursery,
+        shared: Shared | None = None,
     ) -> None:
         self.settings = settings
+        self.accounts = Accounts() if shared is None else shared.accounts
+        self.others: Others = Nobody() if shared is None else shared.others
+        self._alone = shared is None
         self.root = root
         self.ring = ring
         self.catalog = catalog
-        self.registry = Registry(ring, root, catalog, settings)
+        self.registry = Registry(ring, root, catalog, settings, self.accounts, self.others)
         self.backend = ring.features.backend
         self.slot_bytes = ring.features.slot_bytes
         self.credit = max(1, min(settings.credit_per_connection, ring.features.slots // 2))
@@ -66,6 +91,7 @@ class Server:
         self.sessions: set[Session] = set()
         self.receiving: dict[Session, float] = {}
         self.closing = False
+        self.retiring = False
         self._gone = trio.Event()
         self._nursery = nursery
         self._checkpoints: set[str] = set()
@@ -103,7 +129,10 @@ class Server:
             if elapsed_s >= EXPIRY_TICK_S:
                 aged += elapsed_s
                 try:
-                    await self.registry.expire(elapsed_s)
+                    if self._alone:
+                        await self.registry.expire(elapsed_s)
+                    else:  # expiry is the supervisor's: it learns what is held
+                        await self.catalog.age(0, list(self.registry.open))
                 except CatalogError as exc:
                     log.warning("expiry failed", reason=str(exc))
 
@@ -128,19 +157,35 @@ class Server:
     async def serve_connection(self, transport: str, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends."""
         async with stream:
-            if self.closing or len(self.sessions) >= self.settings.connections_max:
+            peer = _peer_name(stream, transport)
+            most = self.settings.connections_max
+            if self.closing or not self.accounts.take(Kind.CONNECTIONS, 1, most):
                 await self._turn_away(stream)
                 return
-            session = Session(self, stream.socket, transport, _peer_name(stream, transport))
-            self.sessions.add(session)
-            try:
-                await session.run()
-            except Exception:  # a fault of ours costs this connection, never the others
-                log.exception("session failed", peer=session.peer)
-            finally:
-                self._forget(session)
+            await self._run_session(Session(self, stream.socket, transport, peer))
+
+    def take_over(self, stream: trio.SocketStream, moved: Moved) -> None:
+        """Go on with a connection that another process of this server accepted."""
+        self.accounts.take(Kind.CONNECTIONS, 1, None)  # it counts there no more in a moment
+        self._nursery.start_soon(self._serve_moved, stream, moved)
+
+    async def _serve_moved(self, stream: trio.SocketStream, moved: Moved) -> None:
+        async with stream:
+            session = Session(self, stream.socket, moved.transport, moved.peer, moved)
+            await self._run_session(session)
+
+    async def _run_session(self, session: Session) -> None:
+        """Run a session that is counted already."""
+        self.sessions.add(session)
+        try:
+            await session.run()
+        except Exception:  # a fault of ours costs this connection, never the others
+            log.exception("session failed", peer=session.peer)
+        finally:
+            self._forget(session)
 
     def _forget(self, session: Session) -> None:
+        self.accounts.give_back(Kind.CONNECTIONS, 1)
         self.sessions.discard(session)
         if self.closing and not self.sessions:
             self._gone.set()
@@ -178,22 +223,28 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def open_server(settings: Settings, ring: RingLike | None = None) -> AsyncIterator[Server]:
+async def open_server(
+    settings: Settings, ring: RingLike | None = None, shared: Shared | None = None
+) -> AsyncIterator[Server]:
     """Open ROOT, its catalog and the ring, and bring what is there to agree.
 
-    `ring` is one that is open already (tests bring theirs). Raises RootError, CatalogError or
+    `ring` is one that is open already (tests bring theirs). With `shared` this process is one of
+    several: the lock is held and what is there agrees. Raises RootError, CatalogError or
     uringio.UnavailableError.
     """
-    root = Root(settings.root)
+    root = Root(settings.root, None if shared is None else shared.lock_fd)
+    if shared is not None:
+        root.naming = shared.naming
     try:
         async with (
             _run_ring(settings, ring) as opened,
-            open_catalog(root.catalog_path) as catalog,
+            open_catalog(root.catalog_path, first=shared is None) as catalog,
             trio.open_nursery() as nursery,
         ):
-            root.sync_private()  # the catalog's name
-            server = Server(settings, root, opened, catalog, nursery)
-            await server.registry.restore()
+            server = Server(settings, root, opened, catalog, nursery, shared)
+            if shared is None:
+                root.sync_private()  # the catalog's name
+                await server.registry.restore()
             nursery.start_soon(server.small.serve)
             nursery.start_soon(server.keep_house)
             nursery.start_soon(server.evict_slow)
@@ -235,7 +286,7 @@ async def serve(settings: Settings, announce: Callable[[Listener], None]) -> Non
                     announce(listener)
                 await anext(signals)
                 log.info("shutting down", unfinished=len(server.registry.open))
-                nursery.start_soon(_end_at_second_signal, server, signals)
+                nursery.start_soon(end_at_signal, server, signals)
                 await server.shut_down()
                 nursery.cancel_scope.cancel()
 
@@ -248,7 +299,8 @@ async def _accept(server: Server, listeners: list[Listener]) -> None:
             nursery.start_soon(accept_forever, listener.socket, serve_one)
 
 
-async def _end_at_second_signal(server: Server, signals: AsyncIterator[int]) -> None:
+async def end_at_signal(server: Server, signals: AsyncIterator[int]) -> None:
+    """Wait for the second signal, and end what the first let finish."""
     await anext(signals)
     log.warning("shutting down at once", unfinished=len(server.registry.open))
     server.end_now()

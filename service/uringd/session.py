@@ -19,6 +19,8 @@ from uringd.descriptors import DescriptorReceiver
 from uringd.greeting import admit, welcome
 from uringd.holds import Hold
 from uringd.intake import Intake
+from uringd.moving import Moved, retrace
+from uringd.others import HeldElsewhereError
 from uringd.patience import Patience
 from uringd.placing import MODES, Placing
 from uringd.receiver import Receiver
@@ -61,7 +63,12 @@ class Session:
     """Serves one connection. `transport` is "tcp" or "unix", `peer` names the client in the log."""
 
     def __init__(
-        self, server: Server, socket: trio.socket.SocketType, transport: str, peer: str
+        self,
+        server: Server,
+        socket: trio.socket.SocketType,
+        transport: str,
+        peer: str,
+        moved: Moved | None = None,
     ) -> None:
         settings = server.settings
         self.server = server
@@ -76,7 +83,10 @@ class Session:
         self.small = SmallIntake(self)
         self.receiver = Receiver(socket, self.connection, self._make_room)
         self._sender = Sender(socket, self._acknowledge, settings.send_timeout_s)
-        self.acks = Acknowledgements(server.credit, self._sender.wake)
+        granted = server.credit if moved is None else moved.credit
+        self.acks = Acknowledgements(granted, self._sender.wake)
+        self._moved = moved
+        self._destination: tuple[str, Moved] | None = None
         self._intake = Intake(self)
         self._socket = socket
         self._next_handle = 1
@@ -102,11 +112,15 @@ class Session:
             self.small.end()
             self._sender.end()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_TIMEOUT_S
+        if self._destination is not None and not nursery.cancel_scope.cancelled_caught:
+            await self.server.others.move(self._socket.fileno(), *self._destination)
         if self._drain:
             await self.receiver.drain(LAST_WORDS_TIMEOUT_S)
 
     def begin_shutdown(self) -> None:
         """Tell the client that the server is leaving, and end here if nothing is unfinished."""
+        if self.server.retiring and self.connection.state is State.NEW:
+            return  # another worker is there for it: it is told so when it has said HELLO
         if self.connection.state is State.OPEN:
             deadline_ms = int(self.server.settings.shutdown_timeout_s * 1000)
             message = pb.Shutdown(deadline_ms=deadline_ms, reason="the server is shutting down")
@@ -139,6 +153,12 @@ class Session:
         if self.acks.remind() and self._is_idle:
             later = trio.current_time() + self.server.settings.idle_timeout_s
             self._watchdog.deadline = max(self._watchdog.deadline, later)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has begun here: no upload, no small one, no shared memory."""
+        attached = self.placing is not None and self.placing.attached
+        return self._next_handle == 1 and not self.small.in_flight and not attached
 
     def take_hold(self, upload: Upload) -> Hold:
         """Give an upload a handle in this session."""
@@ -201,7 +221,14 @@ class Session:
     async def _receive(self) -> None:
         try:
             with self._watchdog:
-                await self._handshake()
+                if self._moved is None:
+                    await self._handshake()
+                else:
+                    self.features = frozenset(self._moved.features)
+                    self._take_descriptors()
+                    retrace(self.connection, self._moved)
+                if self.server.retiring:
+                    self.begin_shutdown()
                 while await self._next_frame():
                     pass
             if self._watchdog.cancelled_caught:
@@ -229,12 +256,16 @@ class Session:
             log.warning("session refused", peer=self.peer, reason=self._end)
             await self._refuse(event.cookie, exc)
             return
+        self._take_descriptors()
+        await self._reply(event, welcome(self))
+
+    def _take_descriptors(self) -> None:
+        """Receive what shared memory needs, if any of it is in force."""
         if modes := self.features.intersection(MODES):
             receiver = DescriptorReceiver(
                 self._socket, self.connection, self._make_room, may_come=modes != {"slab"}
             )
             self.receiver, self.placing = receiver, Placing(self, self._intake, receiver)
-        await self._reply(event, welcome(self))
 
     async def _next_frame(self) -> bool:
         """Handle one frame; False when there will be no more."""
@@ -255,6 +286,9 @@ class Session:
             await self._intake.take(event)
         else:
             await self._control(event)
+        if self._destination is not None:
+            self._end = "another worker holds the upload"
+            return False
         if self.server.closing and not self.holds and not self.small.in_flight:
             self._end = "the server is shutting down"
             return False
@@ -283,6 +317,8 @@ class Session:
     async def _request(self, event: Control) -> None:
         try:
             reply = await answer(self, event)
+        except HeldElsewhereError as exc:
+            await self._move(exc.worker, event)
         except UploadError as exc:
             hold = self.holds.get(event.upload)
             if hold is not None:
@@ -290,6 +326,15 @@ class Session:
             await self._refuse(event.cookie, exc)
         else:
             await self._reply(event, reply)
+
+    async def _move(self, worker: str, event: Control) -> None:
+        """Leave, and have another worker go on, unless the client has more here than the stream."""
+        try:
+            self._destination = worker, Moved.of(self, event)
+        except UploadError as exc:
+            await self._refuse(event.cookie, exc)
+        else:
+            self.receiver.wake_for_anything()
 
     async def _make_room(self, length: int) -> None:
         """Wait until a small upload's payload may come. Who then sends it slowly is evicted."""

@@ -53,3 +53,27 @@ def failed(exc: OperationError) -> UploadError:
     else:
         code = ErrorCode.IO
     return UploadError(code, str(exc))  # an offset would say that only one chunk is concerned
+
+
+def known(upload_id: str) -> UploadError:
+    """Say that an upload cannot be created twice."""
+    return UploadError(ErrorCode.BUSY, f"there is an upload {upload_id}: resume it")
+
+
+def still_written() -> UploadError:
+    """Say that an upload's spool file is locked."""
+    text = "another session has not let go of the upload yet, or writes of one that was killed"
+    return UploadError(ErrorCode.BUSY, f"{text} may still reach the disk")
+
+
+def not_found(upload_id: str) -> UploadError:
+    """Say that there is no such upload."""
+    text = f"there is no upload {upload_id}: it ended, expired, or never was"
+    return UploadError(ErrorCode.NOT_FOUND, text)
+
+
+def check_epoch(named: int, current: int, *, join: bool) -> None:
+    """Raise UploadError (FENCED) unless RESUME names the upload's epoch, or none and no lane."""
+    if (named or join) and named != current:
+        text = f"the upload is at epoch {current}, not {named}: a newer client has taken it over"
+        raise UploadError(ErrorCode.FENCED, text)

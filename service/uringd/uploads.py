@@ -24,7 +24,7 @@ from uringd.filling import Filling
 from uringd.publishing import publish
 from uringd.records import ReceiptRecord, UploadRecord
 from uringd.root import SPOOL_SUFFIX, inode_of
-from uringd.upload_errors import NAME_ERRORS, UploadError, failed
+from uringd.upload_errors import NAME_ERRORS, UploadError, failed, fenced
 from uringd.wire import ByteRange, Durability, ErrorCode, UploadState
 from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import operations
@@ -72,6 +72,7 @@ class Upload:
         self._record = record
         self.id = record.upload_id
         self.name = record.name
+        self.backend = ring.features.backend
         self.direct = file.direct
         self.resumable = record.resumable
         self.epoch = record.epoch
@@ -191,9 +192,12 @@ class Upload:
         publishes it is not cancelled: the answer is either a receipt or an error, and either is
         true.
         """
+        epoch = self.epoch
         async with self.filling.lock:
             if self.receipt is not None:
                 return self.receipt  # another lane was faster
+            if self.epoch != epoch:
+                raise fenced()  # while it waited: the newer epoch decides
             self.filling.check()
             self._check_complete(size, crc32c)
             durability = durability or self._record.durability or Durability.PUBLISHED
@@ -254,6 +258,7 @@ class Upload:
                     cut = operations.ftruncate(self._file.fd, end)
                     await self._ring.reactor.perform_always(cut)
                 await self._close()
+                self._quota.rest(self.id)
         return True
 
     async def _close(self) -> None:
@@ -270,7 +275,7 @@ class Upload:
             size,
             self.filling.accepted.crc32c(size),
             durability,
-            self._ring.features.backend,
+            self.backend,
             self.direct,
             transport,
             time.monotonic() - self.started,
@@ -338,6 +343,9 @@ class Upload:
             await self._catalog.record_progress(self.id, self.epoch, ranges)
         except CatalogError as exc:
             self._break_by(exc)
+        self._quota.recorded(
+            self.id, max((part.offset + part.length for part in ranges), default=0)
+        )
 
     def _check_complete(self, size: int, crc32c: int | None) -> None:
         accepted = self.filling.accepted

@@ -320,9 +320,9 @@ MUTANTS = (
     ),
     Mutant(
         "no lock on a spool file",
-        DAEMON + "registry.py",
-        "            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-        "            pass\n",
+        DAEMON + "spool_files.py",
+        "        fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        pass\n",
         ("tests/uringd/test_reconcile.py",),
     ),
     Mutant(

@@ -87,6 +87,17 @@ async def test_a_receipt_takes_the_place_of_the_upload(catalog: Catalog) -> None
         assert await ask(catalog, f"SELECT count(*) FROM {table}") == 0
 
 
+async def test_an_id_is_added_once_published_or_not(catalog: Catalog) -> None:
+    assert await catalog.add(upload())
+    await catalog.record_progress("aa" * 16, 1, [ByteRange(0, 77, 1)])
+    assert not await catalog.add(upload())
+    found = await catalog.find("aa" * 16)
+    assert found is not None and found.ranges, "it stays as it was"
+    await catalog.publish(RECEIPT)
+    assert not await catalog.add(upload())
+    assert await catalog.uploads() == []
+
+
 async def test_a_request_that_fails_costs_the_others_of_its_batch_nothing(
     catalog: Catalog,
 ) -> None:
@@ -97,12 +108,18 @@ async def test_a_request_that_fails_costs_the_others_of_its_batch_nothing(
             await catalog.add(upload(upload_id))
             outcomes.append("added")
         except CatalogError as exc:
-            outcomes.append("UNIQUE" if "UNIQUE" in str(exc) else str(exc))
+            outcomes.append(str(exc))
+
+    async def record() -> None:
+        with pytest.raises(CatalogError, match="FOREIGN KEY"):
+            await catalog.record_progress("dd" * 16, 1, [ByteRange(0, 77, 1)])
+        outcomes.append("FOREIGN KEY")
 
     async with trio.open_nursery() as nursery:
-        for upload_id in ["aa" * 16, "bb" * 16, "aa" * 16, "cc" * 16]:
+        nursery.start_soon(record)
+        for upload_id in ["aa" * 16, "bb" * 16, "cc" * 16]:
             nursery.start_soon(add, upload_id)
-    assert sorted(outcomes) == ["UNIQUE", "added", "added", "added"]
+    assert sorted(outcomes) == ["FOREIGN KEY", "added", "added", "added"]
     assert len(await catalog.uploads()) == 3
 
 

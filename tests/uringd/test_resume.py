@@ -467,3 +467,24 @@ async def test_each_end_and_rest_of_an_upload_is_one_event(
             await peer.commit(reply.upload, SLOT_BYTES)
     assert [event["outcome"] for event in events] == ["suspended", "published"]
     assert events[0]["durable_bytes"] == SLOT_BYTES
+
+
+async def test_a_commit_that_waits_its_turn_when_it_is_fenced_publishes_nothing(
+    daemon: Daemon, open_peer: OpenPeer, content: Content, until: Until
+) -> None:
+    data = content(SIZE)
+    async with open_peer(daemon.unix, "resume") as old, open_peer(daemon.unix, "resume") as new:
+        created = await old.ask(FrameType.CREATE, pb.Create(name="file"))
+        await old.fill(created.upload, data)
+        upload = daemon.uploads[created.upload_id]
+        async with upload.filling.lock:
+            await old.send(old.request(FrameType.COMMIT, pb.Commit(size=SIZE), created.upload))
+            await until(lambda: upload.filling.lock.statistics().tasks_waiting == 1)
+            await new.send(new.request(FrameType.RESUME, pb.Resume(upload_id=created.upload_id)))
+            await until(lambda: upload.epoch == 2)
+        refused = await old.answer()
+        assert (refused.type, refused.message.code) == (FrameType.ERROR, ErrorCode.FENCED)
+        reply = (await new.answer()).message
+        assert daemon.published == []
+        await new.commit(reply.upload, SIZE)
+    assert (daemon.root / "file").read_bytes() == data

@@ -97,6 +97,11 @@ class Connection:
         """Most bytes that receive_data takes now."""
         return BUFFER_BYTES_MAX - len(self._buffer)
 
+    @property
+    def unread(self) -> bytes:
+        """What was received and not taken yet."""
+        return bytes(self._buffer)
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes that arrived, in any pieces; b"" says that no more will.
 
