@@ -67,8 +67,8 @@ class Intake:
 
     def judge(self, event: Data) -> tuple[Hold | None, UploadError | None]:
         """Find who wants a chunk, or else what to say of it (None: nothing)."""
-        hold = self._session.holds.get(event.upload)
-        if hold is None and event.upload in self._session.fenced_handles:
+        hold = self._session.handles.holds.get(event.upload)
+        if hold is None and event.upload in self._session.handles.fenced:
             return None, None
         if hold is None:
             text = f"no upload has the handle {event.upload} here"
@@ -160,7 +160,7 @@ class Intake:
         """Give a chunk's credit back, and its `place` in attached memory."""
         session = self._session
         session.acks.give_back(handle, place)
-        hold = session.holds.get(handle)
+        hold = session.handles.holds.get(handle)
         if hold is None:
             return
         if session.is_news(hold.upload):

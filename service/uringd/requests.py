@@ -67,10 +67,10 @@ async def create(session: Session, event: Control) -> pb.CreateReply:
         Durability(message.durability),
         resumable,
     )
-    upload = await session.server.registry.create(record, session.take_hold)
+    upload = await session.server.registry.create(record, session.handles.take_hold)
     return pb.CreateReply(
         upload_id=upload.id,
-        upload=session.handle_of(upload),
+        upload=session.handles.of(upload),
         chunk_bytes=session.server.slot_bytes,
         epoch=upload.epoch if resumable else 0,
     )
@@ -86,13 +86,13 @@ async def resume(session: Session, event: Control) -> pb.ResumeReply:
     _refuse_more(session)
     server = session.server
     found = await server.registry.resume(
-        message.upload_id, message.epoch, join=message.join, take_hold=session.take_hold
+        message.upload_id, message.epoch, join=message.join, take_hold=session.handles.take_hold
     )
     if isinstance(found, ReceiptRecord):
         whole = [ByteRange(0, found.size, found.crc32c)] if found.size else []
-        handle, durable = session.keep_receipt(found), whole
+        handle, durable = session.handles.keep_receipt(found), whole
     else:
-        handle, durable = session.handle_of(found), list(found.durable_ranges)
+        handle, durable = session.handles.of(found), list(found.durable_ranges)
     return pb.ResumeReply(
         upload=handle,
         epoch=found.epoch,
@@ -115,7 +115,7 @@ async def commit(session: Session, event: Control) -> pb.Receipt:
     """Publish an upload; asked again, answer with the same receipt."""
     message: pb.Commit = event.message
     crc = message.crc32c if message.HasField("crc32c") else None
-    receipt = session.receipts.get(event.upload)
+    receipt = session.handles.receipts.get(event.upload)
     if receipt is None:
         hold = _hold(session, event.upload)
         receipt = hold.upload.receipt or await _commit(session, hold, message, crc)
@@ -169,7 +169,7 @@ async def abort(session: Session, event: Control) -> pb.AbortReply:
     upload_id = message.upload_id or (hold.upload.id if hold else "")
     if not upload_id or (hold is not None and upload_id != hold.upload.id):
         raise UploadError(ErrorCode.NOT_FOUND, "there is no such upload: it ended, or never was")
-    own = next((h for h in session.holds.values() if h.upload.id == upload_id), None)
+    own = next((h for h in session.handles.holds.values() if h.upload.id == upload_id), None)
     await registry.abort(upload_id, f"asked for by {session.peer}", own)
     return pb.AbortReply()
 
@@ -224,9 +224,9 @@ HANDLERS: dict[FrameType, Handler] = {
 
 
 def _hold(session: Session, handle: int) -> Hold:
-    hold = session.holds.get(handle)
+    hold = session.handles.holds.get(handle)
     if hold is None:
-        if handle in session.fenced_handles:
+        if handle in session.handles.fenced:
             raise fenced()
         raise UploadError(ErrorCode.NOT_FOUND, f"no upload has the handle {handle} here")
     return hold
@@ -237,7 +237,7 @@ def _refuse_more(session: Session) -> None:
     if session.server.closing:
         raise UploadError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
     limit = session.server.settings.uploads_per_connection_max
-    if len(session.holds) >= limit:
+    if len(session.handles.holds) >= limit:
         text = f"this connection has {limit} uploads already, the most it may have"
         raise UploadError(ErrorCode.TOO_MANY_UPLOADS, text)
 

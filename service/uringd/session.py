@@ -8,7 +8,6 @@ PROTOCOL.md, the request, the upload or the session, never another session.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +16,7 @@ import trio
 from uringd.acknowledging import Acknowledgements
 from uringd.descriptors import DescriptorReceiver
 from uringd.greeting import admit, welcome
-from uringd.holds import Hold
+from uringd.handles import Handles
 from uringd.intake import Intake
 from uringd.moving import Moved, retrace
 from uringd.others import HeldElsewhereError
@@ -51,10 +50,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("uringd.session")
 
-HANDLES_KEPT_MAX = 1024
-"""Handles of published uploads that a session still answers COMMIT for, and of fenced ones that it
-answers with FENCED: about 0.5 MiB."""
-
 LAST_WORDS_TIMEOUT_S = 5.0
 """What a client may take to receive the frames that were queued when its session ended."""
 
@@ -75,9 +70,7 @@ class Session:
         self.transport = transport
         self.peer = peer
         self.features: frozenset[str] = frozenset()
-        self.holds: dict[int, Hold] = {}
-        self.receipts: OrderedDict[int, ReceiptRecord] = OrderedDict()
-        self.fenced_handles: OrderedDict[int, None] = OrderedDict()
+        self.handles = Handles(self)
         self.placing: Placing | None = None
         self.connection = Connection(Role.SERVER, chunk_bytes_max=server.slot_bytes)
         self.small = SmallIntake(self)
@@ -89,7 +82,6 @@ class Session:
         self._destination: tuple[str, Moved] | None = None
         self._intake = Intake(self)
         self._socket = socket
-        self._next_handle = 1
         self._scope = trio.CancelScope()
         self._watchdog = trio.CancelScope()
         self._patience = ""
@@ -104,9 +96,9 @@ class Session:
             with self._scope:
                 await self._receive()
             # Unfinished uploads first: that needs nobody's patience.
-            for hold in list(self.holds.values()):
+            for hold in list(self.handles.holds.values()):
                 await self.server.registry.let_go(hold.upload, hold, self._end)
-            self.holds.clear()
+            self.handles.holds.clear()
             if self.placing is not None:
                 self.placing.close()
             self.small.end()
@@ -135,7 +127,7 @@ class Session:
 
     def leave_if_done(self) -> None:
         """End here if the server leaves and nothing of this session is unfinished."""
-        if self.server.closing and not self.holds and not self.small.in_flight:
+        if self.server.closing and not self.handles.holds and not self.small.in_flight:
             self.cancel("the server is shutting down")
 
     def cancel(self, reason: str) -> None:
@@ -158,25 +150,7 @@ class Session:
     def is_untouched(self) -> bool:
         """Whether nothing has begun here: no upload, no small one, no shared memory."""
         attached = self.placing is not None and self.placing.attached
-        return self._next_handle == 1 and not self.small.in_flight and not attached
-
-    def take_hold(self, upload: Upload) -> Hold:
-        """Give an upload a handle in this session."""
-        hold = Hold(self, self._new_handle(), upload)
-        self.holds[hold.handle] = hold
-        return hold
-
-    def handle_of(self, upload: Upload) -> int:
-        """Return the newest handle of an upload that this session holds."""
-        return max(handle for handle, hold in self.holds.items() if hold.upload is upload)
-
-    def keep_receipt(self, receipt: ReceiptRecord, handle: int = 0) -> int:
-        """Answer COMMIT with a receipt from now on; the result is the handle for it."""
-        handle = handle or self._new_handle()
-        self.receipts[handle] = receipt
-        if len(self.receipts) > HANDLES_KEPT_MAX:
-            self.receipts.popitem(last=False)
-        return handle
+        return self.handles.none_given and not self.small.in_flight and not attached
 
     def progressed(self, handle: int) -> None:
         """Tell the client that more of an upload is durable."""
@@ -185,20 +159,17 @@ class Session:
     def fenced(self, handle: int) -> None:
         """Tell the client that it has lost an upload to a newer epoch."""
         self.notice_nowait(handle, fenced())
-        if self.holds.pop(handle, None) is not None:
-            self.fenced_handles[handle] = None
-            if len(self.fenced_handles) > HANDLES_KEPT_MAX:
-                self.fenced_handles.popitem(last=False)
+        self.handles.fence(handle)
 
     def ended(self, handle: int, receipt: ReceiptRecord | None, reason: str) -> None:
         """Forget an upload that was published or thrown away, here or elsewhere."""
-        if self.holds.pop(handle, None) is None:
+        if self.handles.holds.pop(handle, None) is None:
             return
         if receipt is None and reason:
             text = f"the upload was thrown away: {reason}"
             self.notice_nowait(handle, UploadError(ErrorCode.NOT_FOUND, text))
         elif receipt is not None and "resume" in self.features:
-            self.keep_receipt(receipt, handle)
+            self.handles.keep_receipt(receipt, handle)
 
     def is_news(self, upload: Upload) -> bool:
         """Whether an upload is broken and nobody was told. Lost writes end the instance."""
@@ -289,7 +260,7 @@ class Session:
         if self._destination is not None:
             self._end = "another worker holds the upload"
             return False
-        if self.server.closing and not self.holds and not self.small.in_flight:
+        if self.server.closing and not self.handles.holds and not self.small.in_flight:
             self._end = "the server is shutting down"
             return False
         return True
@@ -320,7 +291,7 @@ class Session:
         except HeldElsewhereError as exc:
             await self._move(exc.worker, event)
         except UploadError as exc:
-            hold = self.holds.get(event.upload)
+            hold = self.handles.holds.get(event.upload)
             if hold is not None:
                 self.is_news(hold.upload)
             await self._refuse(event.cookie, exc)
@@ -341,10 +312,6 @@ class Session:
         await self.small.make_room(length)
         self.server.receiving[self] = trio.current_time()
 
-    def _new_handle(self) -> int:
-        handle, self._next_handle = self._next_handle, self._next_handle + 1
-        return handle
-
     def _acknowledge(self) -> bytes:
         """Make the ACKs that are due."""
         if self.connection.state is State.CLOSED:
@@ -355,7 +322,7 @@ class Session:
         )
 
     def _acknowledged(self, handle: int) -> Upload | None:
-        hold = self.holds.get(handle)
+        hold = self.handles.holds.get(handle)
         return None if hold is None else hold.upload
 
     async def _reply(self, event: Control, reply: object) -> None:
