@@ -37,12 +37,28 @@ MENDS = {
 """What accept(2) fails with for want of something, and how to get more of it."""
 
 
+class Shortage:
+    """Tells that there is no room for connections, now and then."""
+
+    def __init__(self) -> None:
+        self._told_at = -math.inf
+
+    def met(self, exc: OSError) -> None:
+        """Take note of an error that is in MENDS."""
+        assert exc.errno in MENDS, "others are no shortage"
+        now = trio.current_time()
+        if now - self._told_at >= TOLD_AGAIN_S:
+            self._told_at = now
+            reason, mend = os.strerror(exc.errno), MENDS[exc.errno]
+            log.warning("connections have to wait", reason=reason, mend=mend)
+
+
 async def accept_forever(listener: trio.abc.Listener[trio.SocketStream], serve: Serve) -> NoReturn:
     """Serve each connection in a task of its own, until cancelled.
 
     `serve` closes its stream and raises nothing. Raises OSError if the listener itself fails.
     """
-    told_at = -math.inf
+    shortage = Shortage()
     async with trio.open_nursery() as nursery:
         while True:
             try:
@@ -50,11 +66,7 @@ async def accept_forever(listener: trio.abc.Listener[trio.SocketStream], serve: 
             except OSError as exc:
                 if exc.errno not in MENDS:
                     raise
-                now = trio.current_time()
-                if now - told_at >= TOLD_AGAIN_S:
-                    told_at = now
-                    reason, mend = os.strerror(exc.errno), MENDS[exc.errno]
-                    log.warning("connections have to wait", reason=reason, mend=mend)
+                shortage.met(exc)
                 await trio.sleep(PAUSE_S)
             else:
                 nursery.start_soon(serve, stream)

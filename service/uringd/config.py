@@ -31,6 +31,7 @@ SLOTS_WANTED = 16
 
 
 BOUNDS: dict[str, tuple[Any, Any]] = {
+    "workers": (1, 64),
     "slots": (2, 16_384),
     "slot_bytes": (ALIGNMENT_BYTES, DATA_BYTES_MAX),
     "connections_max": (1, 1_000_000),
@@ -66,8 +67,11 @@ class Settings:
     backend: Literal["auto", "io_uring", "threads"] = "auto"
     token: str = field(default="", repr=False)
 
+    workers: int = 1
+    """Processes. One core receives, checks and writes faster than most disks take it; more of them
+    are for many clients, or for a disk that is faster."""
     slots: int | None = None
-    """Slots of the pool; None takes SLOTS_WANTED, or what RLIMIT_MEMLOCK allows."""
+    """Slots of a worker's pool; None takes SLOTS_WANTED, or what RLIMIT_MEMLOCK allows."""
     slot_bytes: int = SLOT_BYTES_DEFAULT
     """One slot, and so the longest chunk."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def report(directory: Path, *, as_json: bool) -> str:
     """Print the findings; the result is the error's sentence, or nothing."""
     facts: dict[str, Any] = dataclasses.asdict(uringio.probe())
+    facts["cores"] = len(os.sched_getaffinity(0))  # what `serve --workers auto` takes
     try:
         facts |= trio.run(_try_directory, directory)
     except uringio.UringioError as exc:

@@ -133,8 +133,11 @@ class Root:
 
         Nobody got an answer about them. Those of a living process are locked, and stay. Blocks.
         """
-        left = [e for e in os.listdir(self.spool_fd) if e.endswith(small_files.SPOOL_SUFFIX)]
-        return sum(self._remove_entry(entry) is Removal.DONE for entry in left)
+        return sum(self.remove_entry(entry) is Removal.DONE for entry in self.small_spooled())
+
+    def small_spooled(self) -> list[str]:
+        """Return the entries of the spool that groups of small uploads have made."""
+        return [e for e in os.listdir(self.spool_fd) if e.endswith(small_files.SPOOL_SUFFIX)]
 
     def is_spooled(self, upload_id: str) -> bool:
         """Whether there is a spool file of that name."""
@@ -167,9 +170,10 @@ class Root:
         return await trio.to_thread.run_sync(remove, upload_id, limiter=self._freeing)
 
     def _remove_spool(self, upload_id: str) -> Removal:
-        return self._remove_entry(upload_id + SPOOL_SUFFIX)
+        return self.remove_entry(upload_id + SPOOL_SUFFIX)
 
-    def _remove_entry(self, entry: str) -> Removal:
+    def remove_entry(self, entry: str) -> Removal:
+        """Remove an entry of the spool that no process has locked. Blocks."""
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             fd = os.open(entry, flags, dir_fd=self.spool_fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,22 @@ from uringd.command_line import EXIT_LOCAL, URL, die, json_option, read_token, t
 from uringd.config import BOUNDS, SLOT_BYTES_DEFAULT, Settings
 from uringd.config_file import ConfigError, load
 from uringd.urls import TcpUrl, Url
+
+
+class WorkersType(click.ParamType):  # type: ignore[type-arg]  # generic in click 8.4 only
+    """A number of workers, or `auto`."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it, or say what would be right."""
+        least, most = BOUNDS["workers"]
+        if value == "auto":
+            return min(len(os.sched_getaffinity(0)), int(most))
+        return int(click.IntRange(least, most).convert(value, param, ctx))
+
+
+WORKERS = WorkersType()
 
 
 @click.command()
@@ -34,10 +51,8 @@ from uringd.urls import TcpUrl, Url
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 1),
-    default=1,
-    show_default=True,
-    help="Processes; one is what there is so far.",
+    type=WORKERS,
+    help="Processes, each with a ring and a pool; auto is one for each core.  [default: 1]",
 )
 @click.option(
     "--slots",
@@ -74,7 +89,7 @@ def serve(
     root: Path,
     urls: tuple[Url, ...],
     backend: str,
-    workers: int,  # noqa: ARG001  # one so far
+    workers: int | None,
     slots: int | None,
     slot_bytes: int | None,
     spool_bytes_max: int | None,
@@ -86,11 +101,17 @@ def serve(
     """Serve uploads into a directory until SIGTERM or Ctrl-C.
 
     Prints "listening URL" on stdout for each address when it is ready; logs go to stderr. The first
-    signal lets unfinished uploads finish for 30 s, a second one ends them.
+    signal lets unfinished uploads finish for 30 s, a second one ends them. With several workers
+    SIGHUP replaces them one after the other, and refuses nobody meanwhile.
     """
     from uringd import serving  # noqa: PLC0415  # the ring is not for clients
 
-    said = {"slots": slots, "slot_bytes": slot_bytes, "spool_bytes_max": spool_bytes_max}
+    said = {
+        "workers": workers,
+        "slots": slots,
+        "slot_bytes": slot_bytes,
+        "spool_bytes_max": spool_bytes_max,
+    }
     try:
         more: dict[str, Any] = load(config_file) if config_file else {}
         more |= {key: value for key, value in said.items() if value is not None}

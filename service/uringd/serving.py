@@ -17,12 +17,20 @@ from uringd.logs import LogFormat, configure
 from uringd.root import RootError
 from uringd.server import serve
 from uringd.small.uploads import GROUP_FILES_MAX
+from uringd.workers.process import WorkerError
 from uringio import UringioError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from uringd.config import Settings
 
 log = structlog.get_logger("uringd.serving")
+
+EXPECTED = (
+    *(RootError, CatalogError, ListenError, WorkerError),
+    *(UringioError, OSError, ValueError),
+)
 
 DESCRIPTORS_APART = 64
 """Descriptors besides those of clients: listeners, ring, directories, catalog, Python's own."""
@@ -31,16 +39,25 @@ DESCRIPTORS_APART = 64
 def run(settings: Settings, log_format: LogFormat) -> str:
     """Serve until a signal; the result is the error's sentence, or nothing."""
     configure(log_format)
-    _raise_descriptor_limit(settings)
+    if settings.workers > 1:
+        from uringd.workers.supervisor import supervise  # noqa: PLC0415  # one needs none of it
+
+        return guarded(supervise, settings, log_format, announce)
+    raise_descriptor_limit(settings)
+    return guarded(serve, settings, announce)
+
+
+def guarded(main: Callable[..., Awaitable[None]], *args: object) -> str:
+    """Run a server's process; the result is the error's sentence, or nothing."""
     failures: list[BaseException] = []
     try:
-        trio.run(serve, settings, announce)
-    except* (RootError, CatalogError, ListenError, UringioError, OSError, ValueError) as group:
+        trio.run(main, *args)
+    except* EXPECTED as group:
         failures = leaves(group)
-    return "; ".join(map(_sentence, failures))
+    return "; ".join(dict.fromkeys(map(_sentence, failures)))
 
 
-def _raise_descriptor_limit(settings: Settings) -> None:
+def raise_descriptor_limit(settings: Settings) -> None:
     """Take the descriptors that all clients may need, and say so if there are fewer.
 
     A connection costs one, an upload of its own another, and a group of small uploads one for each

@@ -55,6 +55,7 @@ class Peer:
         self.acks: list[Control] = []
         self.shutdowns: list[pb.Shutdown] = []
         self.features: frozenset[str] = frozenset()
+        self.instance_id = b""
         self.unfinished: set[str] = set()
         self.descriptors: list[int] = []
         """What came with frames, over a Unix socket; closed with the connection."""
@@ -231,6 +232,7 @@ class Peer:
         reply: pb.HelloReply = await self.ask(FrameType.HELLO, message)
         self.watch.granted = reply.credit
         self.features = frozenset(reply.features)
+        self.instance_id = reply.instance_id
         return reply
 
     async def create(self, name: str, **options: Any) -> pb.CreateReply:

@@ -195,7 +195,7 @@ def test_what_keeps_a_server_from_starting_is_one_sentence(
             ((*root, *here, "--slot-bytes", "5000"), 2, "multiple of 4096"),
             ((*root, *here, "--slot-bytes", "1"), 2, "--slot-bytes"),
             ((*root, *here, "--slots", "1"), 2, "--slots"),
-            ((*root, *here, "--workers", "2"), 2, "--workers"),
+            ((*root, *here, "--workers", "0"), 2, "--workers"),
             ((*root, "--listen", "nonsense"), 2, "is no address"),
             (here, 2, "--root"),
         ]:

@@ -40,7 +40,7 @@ async def the_receipt(target: Target) -> None:
         same("the upload id", created.upload_id, receipt.upload_id)
         same("the name", target.scratch, receipt.name)
         same("size and crc32c", (len(TEXT), crc32c(TEXT)), (receipt.size, receipt.crc32c))
-        same("the instance id", target.facts.instance_id, receipt.instance_id)
+        same("the instance id", peer.instance_id, receipt.instance_id)
 
 
 @case(2)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 case = SECTION = Section("HE", "HELLO")
 
+PROCESSES_MAX = 256
+"""More than one machine has cores to give a server."""
+
 CONNECTIONS_TRIED = 300
 """Connections that a case opens at most to be refused one; each is a descriptor on both sides."""
 
@@ -113,12 +116,18 @@ async def which_of_the_two(target: Target) -> None:
 
 
 @case(11)
-async def one_instance(target: Target) -> None:
-    """Two sessions of one life of the server are told the same instance id."""
-    async with target.connection() as peer, target.connection() as other:
-        first = await peer.hello(token=target.token)
-        second = await other.hello(token=target.token)
-        same("the instance id", first.instance_id.hex(), second.instance_id.hex())
+async def instances_of_processes(target: Target) -> None:
+    """An instance id is that of a process of the server and not of a session: of more sessions
+    than a server has processes two are told the same.
+    """
+    met: set[bytes] = set()
+    while len(met) <= PROCESSES_MAX:
+        async with target.connection() as peer:
+            reply = await peer.hello(token=target.token)
+        if reply.instance_id in met:
+            return
+        met.add(reply.instance_id)
+    raise FailedError("an instance id that another session was told", f"{len(met)} different ones")
 
 
 @case(12, ErrorCode.TOO_MANY_CONNECTIONS)

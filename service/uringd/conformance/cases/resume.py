@@ -84,7 +84,7 @@ async def the_reply(target: Target) -> None:
         holds(reply.upload, "a handle that is not 0", reply.upload)
         same("name and size", (name, size), (reply.name, reply.size))
         same("chunk_bytes", created.chunk_bytes, reply.chunk_bytes)
-        same("the instance id", target.facts.instance_id, reply.instance_id)
+        same("the instance id", peer.instance_id, reply.instance_id)
 
 
 @case(6, needs=NEEDS)
