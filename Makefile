@@ -42,10 +42,10 @@ bench-ingest: $(STAMP)  ## uploads to uringd beside nginx, rsync, Starlette and 
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -I bench/ingest.py $(if $(QUICK),--quick)
 
-crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 times or SECONDS=600 (KILLS=n: only kill; SEED=n)
+crash: $(STAMP)  ## kill and cut at random, ROUNDS=1000 or SECONDS=600 (KILLS=n: only kill; SEED=n, WORKERS=n)
 	$(BIN)/python -I tests/crash/crash.py $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
-		$(if $(KILLS),--kills $(KILLS))
+		$(if $(KILLS),--kills $(KILLS)) $(if $(WORKERS),--workers $(WORKERS))
 
 powercut: $(STAMP)  ## cut the power at every flush of FS=ext4|xfs|btrfs for SECONDS=600 (SEED=n, IMAGES=n)
 	$(BIN)/python -I tests/powercut/powercut.py $(if $(FS),--kind $(FS)) \

@@ -1,13 +1,14 @@
 """Kill -9 the server, the client, both, and cut connections, at random moments, again and again.
 
-    make crash [SECONDS=600] [ROUNDS=1000] [KILLS=n] [SEED=n]
+    make crash [SECONDS=600] [ROUNDS=1000] [KILLS=n] [SEED=n] [WORKERS=n]
 
 Several uploads at once (8 to 64 MiB, 1 and 4 lanes, some from standard input, at every level of
 durability) run as `uringd put` through a relay to a `uringd serve`. In each round one thing is
 done to them: a connection is cut at a random byte, a client or the server or both are killed. A
 killed client is gone on with by `put --resume` or thrown away by `abort`; a killed server is
-started again on the same root. What has to hold, or the run ends with 1 and a sentence that says
-what did not:
+started again on the same root. With several workers one of them is killed as well, or all are
+replaced, and the server has to go on by itself. What has to hold, or the run ends with 1 and a
+sentence that says what did not:
 
 - every upload ends published and identical to its source, or aborted and gone;
 - whatever was acknowledged as durable, RESUME's answer has it, and nobody sends it again;
@@ -64,7 +65,9 @@ PROGRESS_ROUNDS = 50
 ROUNDS = 1000
 
 WEIGHTS = {"cut": 50, "client": 25, "server": 15, "both": 10}
-KILL_WEIGHTS = {"client": 50, "server": 30, "both": 20}
+WORKERS_WEIGHTS = {"cut": 40, "client": 20, "server": 5, "both": 5, "worker": 25, "replace": 5}
+"""Of a server of several workers. Whoever kills the server kills the supervisor."""
+NO_KILLS = {"cut", "replace"}
 SERVER_ARGUMENTS = ["--slot-bytes", str(256 << 10), "--slots", "64"]
 """Small slots: more frames, more moments."""
 TABLES = ("uploads", "ranges", "commits")
@@ -81,19 +84,23 @@ class Run:
         seconds: float,
         kills: int,
         size_min_bytes: int,
+        workers: int,
     ) -> None:
         self._root = directory / "root"
         self._tally = tally
         self._rounds = rounds
         self._seconds = seconds
         self._kills = kills or sys.maxsize
-        self._weights = KILL_WEIGHTS if kills else WEIGHTS
         self._gap_bytes = GAP_UPLOADS * size_min_bytes
         self._random = random.Random(f"{tally.seed}/rounds")
         ledger = Ledger()
         self._relay = Relay(ledger)
         self._log = directory / "server.log"
-        self._server = Server(self._relay, self._root, self._log, SERVER_ARGUMENTS)
+        arguments = [*SERVER_ARGUMENTS, "--workers", str(workers)]
+        self._server = Server(self._relay, self._root, self._log, arguments)
+        weights = WEIGHTS if workers == 1 else WORKERS_WEIGHTS
+        left_out = NO_KILLS if kills else set()
+        self._weights = {kind: weights[kind] for kind in weights if kind not in left_out}
         sources = directory / "sources"
         sources.mkdir()
         self._around = Surroundings(sources, self._root, self._relay, ledger, tally, size_min_bytes)
@@ -156,6 +163,10 @@ class Run:
             if not running:
                 return False
             self._random.choice(running).kill()
+        if kind == "worker":
+            return await self._server.kill_worker(self._random)
+        if kind == "replace":
+            self._server.replace_workers()
         if kind in {"server", "both"}:
             await self._server.kill()
             await trio.sleep(self._random.random() * DOWN_S_MAX)
@@ -200,6 +211,7 @@ def file_system_of(directory: Path) -> str:
 @click.option("--seed", type=int, help="Of an earlier run.  [random]")
 @click.option("--directory", default="/var/tmp", show_default=True, type=Path, help="Where to.")
 @click.option("--smallest", default=8, show_default=True, help="Upload in MiB: up to 8 times it.")
+@click.option("--workers", default=1, show_default=True, help="Processes of the server.")
 @click.option("--keep", is_flag=True, help="Leave everything there when a promise was broken.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def main(
@@ -209,6 +221,7 @@ def main(
     seed: int | None,
     directory: Path,
     smallest: int,
+    workers: int,
     *,
     keep: bool,
     as_json: bool,
@@ -223,7 +236,7 @@ def main(
     begin = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="uringd-crash-", dir=directory))
     try:
-        trio.run(Run(scratch, tally, rounds, seconds, kills, smallest << 20).run)
+        trio.run(Run(scratch, tally, rounds, seconds, kills, smallest << 20, workers).run)
     except* BrokenPromiseError as group:
         tally.broken = f"{promise(group)} (seed {tally.seed}, round {tally.rounds})"
     finally:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import trio
@@ -14,7 +17,7 @@ from tests.crash.ledger import BrokenPromiseError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
+    from random import Random
 
     from tests.crash.relay import Relay
 
@@ -25,6 +28,7 @@ READY_S = 60
 STOP_S = 60
 """From SIGTERM to the end."""
 LAST_WORDS_BYTES = 2000
+STILL_SERVED = "another uringd serves"
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +83,20 @@ class Server:
         self._stack = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Start it and wait until it listens. Raises BrokenPromiseError when it does not."""
+        """Start it and wait until it listens. Raises BrokenPromiseError when it does not.
+
+        Workers of a killed supervisor leave by themselves, and nobody serves beside them: until
+        then it is started again.
+        """
+        deadline = trio.current_time() + READY_S
+        while not (said := await self._started()):
+            if STILL_SERVED not in self.last_words() or trio.current_time() > deadline:
+                raise BrokenPromiseError(f"the server did not start: {self.last_words()}")
+        host, _, port = said.split("tcp://")[1].strip().rpartition(":")
+        self._relay.server = (host, int(port))
+
+    async def _started(self) -> str:
+        """Start it; the result is the line that says where it listens, or nothing."""
         with self._log.open("ab") as log:
             self._process = await self._stack.enter_async_context(
                 started(self._arguments, stdout=subprocess.PIPE, stderr=log)
@@ -92,10 +109,7 @@ class Server:
                 if not piece:
                     break
                 said += piece
-        if not said.endswith(b"\n"):
-            raise BrokenPromiseError(f"the server did not start: {self.last_words()}")
-        host, _, port = said.decode().split("tcp://")[1].strip().rpartition(":")
-        self._relay.server = (host, int(port))
+        return said.decode() if said.endswith(b"\n") else ""
 
     async def kill(self) -> None:
         """Kill -9, and wait until the process is gone."""
@@ -105,6 +119,32 @@ class Server:
             raise BrokenPromiseError(f"the server ended by itself ({code}): {self.last_words()}")
         self._relay.server = None
         await self._stack.aclose()
+
+    async def kill_worker(self, random: Random) -> bool:
+        """Kill -9 one of the workers; False when none is there. The server has to go on."""
+        workers = self._children()
+        if not workers:
+            return False
+        with contextlib.suppress(ProcessLookupError):  # it was leaving
+            os.kill(random.choice(workers), signal.SIGKILL)
+        return True
+
+    def replace_workers(self) -> None:
+        """Have all workers replaced, one after the other."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        children = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    stat = Path(f"/proc/{entry}/stat").read_text()
+                    state, parent = stat.rpartition(")")[2].split()[:2]
+                    if int(parent) == self._process.pid and state != "Z":
+                        children.append(int(entry))
+        return sorted(children)
 
     async def stop(self) -> None:
         """Ask it to end, and expect that it does. Raises BrokenPromiseError."""

@@ -18,7 +18,7 @@ class Tally:
     """Counts of one run."""
 
     seed: int
-    kinds: Counter[str] = field(default_factory=Counter)  # of rounds: cut, client, server, both
+    kinds: Counter[str] = field(default_factory=Counter)  # of rounds, by what was done
     uploads: Counter[str] = field(default_factory=Counter)  # published, aborted
     lanes: Counter[int] = field(default_factory=Counter)  # uploads by their lanes
     commands: int = 0
@@ -35,7 +35,8 @@ class Tally:
     @property
     def kills(self) -> int:
         """SIGKILLs: a round that kills both sides has two."""
-        return self.kinds["client"] + self.kinds["server"] + 2 * self.kinds["both"]
+        kinds = self.kinds
+        return kinds["client"] + kinds["server"] + kinds["worker"] + 2 * kinds["both"]
 
     @property
     def too_much_was_sent(self) -> bool:
@@ -73,6 +74,8 @@ class Tally:
             ("kill -9 of a client", f"{kinds['client']:,}"),
             ("kill -9 of the server", f"{kinds['server']:,}"),
             ("kill -9 of both", f"{kinds['both']:,}"),
+            ("kill -9 of a worker", f"{kinds['worker']:,}"),
+            ("all workers replaced", f"{kinds['replace']:,}"),
             ("SIGKILLs in all", f"{self.kills:,}"),
             ("uploads published", f"{uploads['published']:,} ({self.published_bytes >> 20:,} MiB)"),
             ("uploads aborted", f"{uploads['aborted']:,}"),

@@ -15,8 +15,10 @@ ENDS_S = 240
 """A run that takes longer hangs: the script itself gives up before."""
 
 
-def test_a_dozen_kills_and_cuts_break_no_promise(tmp_path: Path) -> None:
-    options = ["--rounds", str(ROUNDS), "--smallest", "2", "--directory", str(tmp_path), "--json"]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dozen_kills_and_cuts_break_no_promise(tmp_path: Path, workers: int) -> None:
+    options = ["--workers", str(workers)]
+    options += ["--rounds", str(ROUNDS), "--smallest", "2", "--directory", str(tmp_path), "--json"]
     done = subprocess.run(
         [sys.executable, "-I" if sys.flags.isolated else "-P", SCRIPT, *options],
         capture_output=True,
