@@ -80,6 +80,8 @@ class Resting:
                 if record.epoch != taken:
                     check_epoch(epoch, record.epoch, join=join)
                 fence = await self._reopen(record)
+                if fence is None:
+                    continue
                 if not isinstance(fence, Removal):
                     return fence, taken == record.epoch
             elif trio.current_time() < patience and self._root.is_spooled(upload_id):
@@ -123,6 +125,7 @@ class Resting:
                 raise not_found(upload_id)
             if record.committing is not None:  # and renamed; RESUME finds out, if need be
                 raise UploadError(ErrorCode.BUSY, "the upload is being committed")
+        record = await self._catalog.find(upload_id) or record  # as its last holder left it
         if await self._catalog.remove(upload_id):
             self._count_out(record)
             log_removed(record, reason)
@@ -159,10 +162,12 @@ class Resting:
                 raise not_found(upload_id)
         return await self._published(upload_id, epoch, join=join)
 
-    async def _reopen(self, record: UploadRecord) -> Upload | Removal:
+    async def _reopen(self, record: UploadRecord) -> Upload | Removal | None:
         """Open a spool file that is there and free; LOCKED or GONE if it is not.
 
-        Raises UploadError (NOT_FOUND, IO).
+        None if the record is another one by now. Whoever had the file may have recorded more until
+        the lock was ours, or have published it: then what was opened by its spool name has another
+        one. Raises UploadError (NOT_FOUND, IO).
         """
         try:
             file = await open_spool(self._ring, self._root, record)
@@ -173,15 +178,22 @@ class Resting:
                 return Removal.GONE
             raise failed(exc) from exc
         try:
-            if record.committing is not None:  # by a process that was killed before its rename
-                await self._catalog.withdraw_commit(record.upload_id)
-            length = os.fstat(file.fd).st_size
-            last = record.ranges[-1] if record.ranges else None
-            if last is not None and last.offset + last.length > length:
-                await self._remove_cut(record, length)
+            if await self._catalog.find(record.upload_id) == record:
+                return await self._take(record, file)
         except BaseException:
             await self._ring.reactor.perform_always(operations.close(file.fd))
             raise
+        await self._ring.reactor.perform_always(operations.close(file.fd))
+        return None
+
+    async def _take(self, record: UploadRecord, file: OpenFile) -> Upload:
+        """Make an upload of what nobody else can change. Raises UploadError (NOT_FOUND)."""
+        if record.committing is not None:  # by a process that was killed before its rename
+            await self._catalog.withdraw_commit(record.upload_id)
+        length = os.fstat(file.fd).st_size
+        last = record.ranges[-1] if record.ranges else None
+        if last is not None and last.offset + last.length > length:
+            await self._remove_cut(record, length)
         self._quota.reopen(record.upload_id, record.spool_bytes)
         return self._make(record, file, length)
 

@@ -319,6 +319,13 @@ MUTANTS = (
         (*CHUNKS, *UPLOADS),
     ),
     Mutant(
+        "an upload's record is not read again under its lock",
+        DAEMON + "resting.py",
+        "            if await self._catalog.find(record.upload_id) == record:\n",
+        "            if True:\n",
+        ("tests/uringd/workers/test_resting.py",),
+    ),
+    Mutant(
         "no lock on a spool file",
         DAEMON + "spool_files.py",
         "        fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
