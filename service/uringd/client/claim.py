@@ -48,6 +48,8 @@ class Claim:
         """Give a lane its part in the upload. Raises RefusedError, ConnectionLostError."""
         link = await self._link(lane)
         try:
+            if not self._held:  # it may be refused: nothing has been done yet then
+                await self._client.share_memory(link)
             await self._take_up(lane, link, filling)
         except BaseException:
             if lane.number:  # an answer may still come, with a handle that nobody knows
@@ -99,13 +101,13 @@ class Claim:
         if self.resumable and "resume" not in link.features:
             text = f"the server at {link.url} does not offer resume any more"
             raise RefusedError(ErrorCode.UNSUPPORTED, text)
-        await self._client.share_memory(link)
         return link
 
     async def _resume(self, lane: Lane, link: Link, filling: Filling) -> None:
         join = self._held and "lanes" in link.features
         message = pb.Resume(upload_id=self.id, epoch=self.epoch, join=join)
         reply: pb.ResumeReply = await link.request(FrameType.RESUME, message)
+        await self._client.share_memory(link)  # not before: what has memory attached cannot move
         durable = [ByteRange(part.offset, part.length, part.crc32c) for part in reply.durable]
         if not self._held:
             self.name = reply.name

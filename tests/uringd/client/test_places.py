@@ -122,6 +122,16 @@ async def test_an_upload_survives_lost_connections(
     assert (daemon.root / "file").read_bytes() == data
 
 
+async def test_a_lane_joins_its_upload_before_it_attaches_memory(
+    daemon: Daemon, open_wire: OpenWire, content: Content
+) -> None:
+    """A session with memory attached could not go to the process that holds the upload."""
+    wire = await open_wire(daemon, descriptors=True)
+    await from_file(wire.url, content(LENGTH), "copy", 2)
+    said = [each.header.type for each in wire.seen if each.from_client and each.connection == 1]
+    assert said[:3] == [FrameType.HELLO, FrameType.RESUME, FrameType.ATTACH]
+
+
 async def test_a_slab_that_is_read_back_says_so(
     daemon: Daemon, run_client: RunClient, content: Content
 ) -> None:

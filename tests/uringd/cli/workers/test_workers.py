@@ -216,15 +216,24 @@ def test_a_server_of_several_workers_keeps_the_protocol(
     assert workers.events("worker died") == []
 
 
+@pytest.mark.usefixtures("needs_io_uring")
+@pytest.mark.parametrize("transport", ["tcp", "unix", "copy", "sealed", "slab"])
 def test_put_by_lanes_goes_through_several_workers(
-    serve_workers: ServeWorkers, uringd: UringdCommand, content: Content, tmp_path: Path
+    serve_workers: ServeWorkers,
+    uringd: UringdCommand,
+    content: Content,
+    tmp_path: Path,
+    transport: str,
 ) -> None:
     workers = serve_workers("--workers", 3)
     source = tmp_path / "source"
     source.write_bytes(content(40 * MIB + 1))
-    done = uringd("put", source, workers.server.tcp, "--lanes", 4, "--json")
+    url = workers.server.tcp if transport == "tcp" else workers.server.unix
+    way = () if transport in {"tcp", "unix"} else ("--transport", transport)
+    done = uringd("put", source, url, *way, "--lanes", 4, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["lanes"] == 4
+    receipt = json.loads(done.stdout)
+    assert (receipt["lanes"], receipt["transport"]) == (4, transport)
     assert (workers.server.root / "source").read_bytes() == source.read_bytes()
 
 
