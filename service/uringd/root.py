@@ -179,6 +179,8 @@ class Root:
             fd = os.open(entry, flags, dir_fd=self.spool_fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(fd).st_nlink:
+                    return Removal.GONE  # until it was ours; the entry may be another one's now
                 os.unlink(entry, dir_fd=self.spool_fd)
             finally:
                 os.close(fd)
