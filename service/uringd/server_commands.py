@@ -52,7 +52,8 @@ WORKERS = WorkersType()
 @click.option(
     "--workers",
     type=WORKERS,
-    help="Processes, each with a ring and a pool; auto is one for each core.  [default: 1]",
+    help="Processes, each with a ring and a pool, for many uploads where one core is too little;"
+    " auto is one for each core.  [default: 1]",
 )
 @click.option(
     "--slots",
