@@ -271,7 +271,9 @@ async def _run_ring(settings: Settings, ring: RingLike | None) -> AsyncIterator[
 async def serve(settings: Settings, announce: Callable[[Listener], None]) -> None:
     """Serve until SIGTERM or SIGINT; `announce` is called for each listener once it is ready.
 
-    The first signal lets unfinished uploads finish for `shutdown_timeout_s`, a second ends them.
+    The first signal lets unfinished uploads finish for `shutdown_timeout_s`, a second parks them. A
+    third ends the process as it stands, for a disk may never answer: what was acknowledged as
+    durable is on it, and the rest was not promised.
     """
     async with open_server(settings) as server, contextlib.AsyncExitStack() as stack:
         listeners = []
@@ -303,6 +305,8 @@ async def end_at_signal(server: Server, signals: AsyncIterator[int]) -> None:
     """Wait for the second signal, and end what the first let finish."""
     await anext(signals)
     log.warning("shutting down at once", unfinished=len(server.registry.open))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     server.end_now()
 
 

@@ -102,8 +102,9 @@ def serve(
     """Serve uploads into a directory until SIGTERM or Ctrl-C.
 
     Prints "listening URL" on stdout for each address when it is ready; logs go to stderr. The first
-    signal lets unfinished uploads finish for 30 s, a second one ends them. With several workers
-    SIGHUP replaces them one after the other, and refuses nobody meanwhile.
+    signal lets unfinished uploads finish for 30 s, a second one parks them (a client that can
+    resume goes on at the next start), a third one waits for nothing. With several workers SIGHUP
+    replaces them one after the other, and refuses nobody meanwhile.
     """
     from uringd import serving  # noqa: PLC0415  # the ring is not for clients
 

@@ -1,0 +1,158 @@
+"""How `uringd serve` ends under load: uploads are finished, or parked where they are."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from uringd.client import connect
+from uringd.errors import ConnectionLostError, RefusedError
+from uringd.urls import UnixUrl
+from uringd.v1 import uringd_pb2 as pb
+from uringd.wire import FrameType
+
+if TYPE_CHECKING:
+    from tests.uringd.cli.conftest import ServeProcess
+    from tests.uringd.conftest import OpenPeer
+
+ENDS_S = 60
+BLOCK = 64 << 10
+SLOT_ARGUMENTS = ("--slot-bytes", BLOCK)
+BLOCKS_BEFORE, BLOCKS_AFTER = 30, 20
+BLOCKS_MAX = 100_000
+"""More than a client gets rid of until the deadline."""
+
+CONFIG = "shutdown_timeout_s = 1.0\ncheckpoint_s = 0.1\n"
+
+
+def block(client: int, number: int) -> bytes:
+    """Make a block that is no other one."""
+    return random.Random(client * BLOCKS_MAX + number).randbytes(64) * (BLOCK // 64)
+
+
+class Crowd:
+    """Clients with an upload each: even ones finish when the server leaves, odd ones never do."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.ready: dict[int, trio.Event] = {n: trio.Event() for n in range(6)}
+        self.leaving = trio.Event()
+        self.parked: dict[int, tuple[str, int, int]] = {}
+
+    async def upload(self, number: int) -> None:
+        """Fill an upload: what was acknowledged of a parked one is kept."""
+        sent = BLOCKS_BEFORE
+        try:
+            async with connect(self.url) as client, client.upload(f"{number}") as upload:
+                for i in range(BLOCKS_BEFORE):
+                    await upload.write(block(number, i))
+                self.ready[number].set()
+                await self.leaving.wait()
+                for i in range(BLOCKS_BEFORE, BLOCKS_MAX):
+                    if number % 2 == 0 and i == BLOCKS_BEFORE + BLOCKS_AFTER:
+                        await upload.commit()
+                        return
+                    await upload.write(block(number, i))
+                    sent = i + 1
+                    await client.ping()
+        except ConnectionLostError:
+            self.parked[number] = upload.id, upload.durable, sent
+
+
+async def test_a_term_signal_under_load_finishes_or_parks_every_upload(
+    serve_process: ServeProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(CONFIG)
+    arguments = (*SLOT_ARGUMENTS, "--config", tmp_path / "config")
+    server = serve_process(*arguments)
+    crowd = Crowd(server.unix)
+    with trio.fail_after(ENDS_S):
+        async with trio.open_nursery() as nursery:
+            for number in crowd.ready:
+                nursery.start_soon(crowd.upload, number)
+            for ready in crowd.ready.values():
+                await ready.wait()
+            server.process.send_signal(signal.SIGTERM)
+            crowd.leaving.set()
+    assert server.process.wait(timeout=ENDS_S) == 0
+    assert server.published == ["0", "2", "4"]
+    for number in (0, 2, 4):
+        whole = b"".join(block(number, i) for i in range(BLOCKS_BEFORE + BLOCKS_AFTER))
+        assert (server.root / f"{number}").read_bytes() == whole
+    assert set(crowd.parked) == {1, 3, 5}
+    again = serve_process(*arguments)
+    for number, (upload_id, durable, sent) in crowd.parked.items():
+        content = b"".join(block(number, i) for i in range(sent))
+        async with connect(again.unix) as client, client.resume(upload_id) as resumed:
+            assert resumed.durable >= durable
+            await resumed.write(content)
+            await resumed.commit()
+        assert (again.root / f"{number}").read_bytes() == content
+
+
+STUCK = """
+import sys
+from pathlib import Path
+import uringio
+from uringd import serving
+from uringd.config import Settings
+from uringd.urls import UnixUrl
+from uringio.lowlevel import run_ring
+from uringio.testing import SimulatedRing
+
+def open_ring(slots, slot_bytes, backend):
+    return run_ring(SimulatedRing(0, late=1.0), slots, slot_bytes)
+
+uringio.open_ring = open_ring
+serving.run(Settings(root=Path(sys.argv[1]), listen=(UnixUrl(sys.argv[2]),)), "json")
+"""
+
+
+@pytest.fixture
+def stuck_server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], UnixUrl]]:
+    """Serve on a disk that never answers."""
+    url = UnixUrl(str(tmp_path / "socket"))
+    flag = "-I" if sys.flags.isolated else "-P"
+    command = [sys.executable, flag, "-c", STUCK, str(tmp_path / "root"), url.path]
+    with (
+        (tmp_path / "server.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("listening")
+        yield process, url
+        process.kill()
+
+
+async def test_a_third_signal_leaves_a_disk_that_never_answers(
+    stuck_server: tuple[subprocess.Popen[str], UnixUrl], open_peer: OpenPeer, tmp_path: Path
+) -> None:
+    process, url = stuck_server
+
+    async def until_it_says(word: str) -> None:
+        with trio.fail_after(ENDS_S):
+            while word not in (tmp_path / "server.log").read_text():
+                with contextlib.suppress(RefusedError, ConnectionLostError):
+                    async with connect(url):
+                        pass
+
+    async with open_peer(url) as peer:
+        await peer.send(peer.request(FrameType.CREATE, pb.Create(name="never")))
+        async with open_peer(url) as other:
+            await other.ask(FrameType.PING, pb.Ping())
+        process.send_signal(signal.SIGTERM)
+        await until_it_says("shutting down")
+        process.send_signal(signal.SIGTERM)
+        await until_it_says("shutting down at once")
+        assert process.poll() is None, "it waits for the disk"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=ENDS_S) == -signal.SIGTERM
