@@ -26,7 +26,7 @@ from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.many import MANY_MAX
 from uringio._ring.operations import RWF_DSYNC, Opcode
 from uringio._trio.counters import WRITE, WRITE_FIXED, Counters
-from uringio.exceptions import BrokenError, ClosedError, UringioError
+from uringio.exceptions import BrokenError, ClosedError, ForkedError, UringioError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,12 +197,15 @@ class Reactor(trio.abc.Instrument):
     async def perform_always(self, operation: Operation) -> int:
         """Await an operation that cleans up: also on a ring that is broken or closing.
 
-        Neither cancellable nor ever an exception: the result, or -errno.
+        Neither cancellable nor ever an exception: the result, or -errno. In a forked child nothing
+        is done: what there is to clean up is its parent's, which goes on.
         """
         result = -errno.EIO
         with trio.CancelScope(shield=True):
             try:
                 return await self.perform(operation)
+            except ForkedError:
+                return result
             except UringioError:
                 result = await trio.to_thread.run_sync(execute, operation)
         return result
