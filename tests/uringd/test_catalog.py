@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator
@@ -265,3 +266,18 @@ async def test_an_error_that_has_no_sqlite_name_is_told_as_what_it_is(catalog: C
 
     with pytest.raises(CatalogError, match="Python's own module says so"):
         await catalog._run(work)
+
+
+async def test_what_sqlite_rolls_back_by_itself_is_told_as_what_it_was(catalog: Catalog) -> None:
+    """A full disk ends the whole transaction: there is no savepoint to go back to, then."""
+
+    def fill(db: sqlite3.Connection) -> None:
+        db.execute("ROLLBACK")
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise error
+
+    with pytest.raises(CatalogError, match="disk is full") as caught:
+        await catalog._run(fill)
+    assert caught.value.errno == errno.ENOSPC
+    assert await catalog.uploads() == [], "it goes on"
