@@ -252,7 +252,10 @@ class Root:
         Each directory on the way is durable before anything is published in it: its parent was
         fsynced by this process, whoever made it.
         """
-        fd = os.dup(self.fd)
+        try:
+            fd = os.dup(self.fd)
+        except OSError as exc:
+            raise operation_error(exc.errno or errno.EMFILE, "open", components[-1]) from exc
         try:
             for component in components[:-1]:
                 child = await self._open_child(reactor, fd, component)
