@@ -216,7 +216,7 @@ class Registry:
     async def abort(self, upload_id: str, reason: str, asked_by: Holder | None = None) -> None:
         """Throw any upload away, held or not; `asked_by` needs not be told.
 
-        Raises UploadError (NOT_FOUND, BUSY).
+        Raises UploadError (NOT_FOUND, BUSY, IO).
         """
         async with self._changing.hold(upload_id):
             if await self._abort_open(upload_id, reason, asked_by):
@@ -224,7 +224,7 @@ class Registry:
             await self._resting.abort(upload_id, reason)
 
     async def abort_here(self, upload_id: str, reason: str) -> bool:
-        """Throw an upload away if it is open here; whether it was. Raises UploadError (BUSY)."""
+        """Throw an upload away if it is open here; whether it was. Raises UploadError (BUSY, IO)."""
         if upload_id not in self.open:  # no lock: see `give_up`
             return False
         async with self._changing.hold(upload_id):
@@ -238,7 +238,9 @@ class Registry:
             return False
         if upload.state is UploadState.COMMITTING:
             raise UploadError(ErrorCode.BUSY, "the upload is being committed")
-        await self._throw_away(upload, reason, asked_by)
+        left = await self._throw_away(upload, reason, asked_by)
+        if left is not None:
+            raise left
         return True
 
     async def _expire(self, upload_id: str) -> None:
@@ -269,15 +271,21 @@ class Registry:
 
     async def _throw_away(
         self, upload: Upload, reason: str, asked_by: Holder | None = None
-    ) -> None:
-        """Abort an open upload; the log says "failed" and why if its own failure came first."""
-        failure = upload.failure
+    ) -> UploadError | None:
+        """Abort an open upload; the log says "failed" and why if its own failure came first.
+
+        The result is why its spool file could not be removed, if so: it can be aborted again.
+        """
+        failure, left = upload.failure, None
         try:
             if not await upload.abort():
-                return  # a commit was faster
+                return None  # a commit was faster
             self._accounts.drop(Kind.UPLOADS, 1)
         except CatalogError as exc:  # its record counts until it is forgotten
             log.warning("record left", upload_id=upload.id, reason=str(exc))
+        except UploadError as exc:
+            left = exc
+            log.warning("spool file left", upload_id=upload.id, reason=exc.text)
         del self.open[upload.id]
         if failure is not None:
             log_end(upload, "failed", reason=failure.text)
@@ -285,6 +293,7 @@ class Registry:
             log_end(upload, "aborted", reason=reason)
         for holder in list(upload.holders):
             holder.ended(None, "" if holder is asked_by else reason)
+        return left
 
     async def _refuse_known(self, upload_id: str) -> None:
         there = await self._catalog.find(upload_id) or await self._catalog.find_receipt(upload_id)
@@ -297,5 +306,5 @@ class Registry:
         )
 
     async def _discard(self, upload: Upload) -> None:
-        with contextlib.suppress(CatalogError):  # the next start removes the record
+        with contextlib.suppress(CatalogError, UploadError):  # the next start removes what is left
             await upload.abort()

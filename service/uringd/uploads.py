@@ -223,7 +223,8 @@ class Upload:
         """Throw the upload away: wait for its writes, remove spool file and record.
 
         False when a commit came first: the upload is published. Raises CatalogError when the record
-        cannot be removed; the next start does it then.
+        cannot be removed; the next start does it then. Raises UploadError when the spool file
+        cannot: its record is kept too, so that another ABORT, or its age, removes both.
         """
         with trio.CancelScope(shield=True):
             async with self.filling.lock, self._syncing:
@@ -234,9 +235,11 @@ class Upload:
                 await self.filling.wait_settled()
                 if self._file.fd >= 0:
                     unlink = operations.unlink(self._root.spool_fd, self.id + SPOOL_SUFFIX)
-                    await self._ring.reactor.perform_always(unlink)
+                    unlinked = await self._ring.reactor.perform_always(unlink)
                     fd, self._file.fd = self._file.fd, -1
                     await self._root.close_unlinked(fd)
+                    if unlinked < 0 and unlinked != -errno.ENOENT:  # it may have been renamed
+                        raise failed(operation_error(-unlinked, "unlink", self.name))
                     self._quota.release(self.id)
                     await self._catalog.remove(self.id)
         return True
