@@ -9,7 +9,7 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash powercut simulate soak fuzz mutants guest-image guest-tests power-cuts
+.PHONY: crash powercut simulate soak nth fuzz mutants guest-image guest-tests power-cuts
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -54,6 +54,9 @@ powercut: $(STAMP)  ## cut the power at every flush of FS=ext4|xfs|btrfs for SEC
 
 mutants: $(STAMP) ## make each line of the durability path wrong in turn: every time a test must notice
 	$(BIN)/python -I tests/mutation/gate.py $(if $(NAME),--name $(NAME))
+
+nth: $(STAMP)    ## every operation of an upload x every error x once and for ever (KIND="ring FSYNC")
+	$(BIN)/python -I tests/nth/run.py $(if $(KIND),--kind "$(KIND)")
 
 simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or one SEED=n, against its promises
 	$(BIN)/python -I tests/simulation/simulate.py $(if $(SECONDS),--seconds $(SECONDS)) \

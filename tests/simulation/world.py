@@ -87,6 +87,11 @@ class World:
         return self._trace.hexdigest()
 
     @property
+    def again(self) -> str:
+        """What shows it again."""
+        return f"make simulate SEED={self.seed} {self.limits.arguments()}".strip()
+
+    @property
     def may_fail(self) -> bool:
         """Whether an operation, or a record, has failed on purpose."""
         return self._failed_on_purpose or any(ring.faults_hit for ring in self._rings)
@@ -103,9 +108,8 @@ class World:
         if left and not self.violation:
             self.violation = f"descriptors are open at the end: {left}"
         if self.violation:
-            command = f"make simulate SEED={self.seed} {self.limits.arguments()}".strip()
             last = "\n  ".join(self._events[-EVENTS_KEPT:])
-            text = f"{self.violation}\nagain: {command}\nlast:\n  {last}"
+            text = f"{self.violation}\nagain: {self.again}\nlast:\n  {last}"
             raise BrokenPromiseError(text) from failure
 
     # What others tell.
