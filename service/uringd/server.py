@@ -26,6 +26,7 @@ from uringd.slab import SlabBudget
 from uringd.small.uploads import SmallUploads
 from uringd.upload_errors import UploadError
 from uringd.wire import INSTANCE_ID_BYTES, Connection, ErrorCode, FrameType, Role, error_message
+from uringio.exceptions import BrokenError
 from uringio.lowlevel import default_slots, run_ring
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ EXPIRY_TICK_S = 60.0
 
 EVICTION_TICK_S = 1.0
 """How often slow receivers are looked for while others wait for a slot."""
+
+RING_TICK_S = 1.0
+"""How often the ring is looked at: one that broke writes nothing any more."""
 
 REMINDER_S = 15.0
 """How long a client hears nothing while its chunks wait for the disk, twice that at the most: far
@@ -154,6 +158,16 @@ class Server:
             for session in list(self.sessions):
                 session.remind()
 
+    async def end_with_the_ring(self) -> None:
+        """End the server when its ring is broken. Raises BrokenError.
+
+        Whoever starts it again has a new ring, and clients go on from what is durable; this one
+        could only refuse.
+        """
+        while not self.ring.reactor.is_broken:  # noqa: ASYNC110  # nobody tells
+            await trio.sleep(RING_TICK_S)
+        raise BrokenError("the ring is broken and nothing can be written: start the server again")
+
     async def serve_connection(self, transport: str, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends."""
         async with stream:
@@ -249,6 +263,7 @@ async def open_server(
             nursery.start_soon(server.keep_house)
             nursery.start_soon(server.evict_slow)
             nursery.start_soon(server.remind)
+            nursery.start_soon(server.end_with_the_ring)
             yield server
             nursery.cancel_scope.cancel()
     finally:

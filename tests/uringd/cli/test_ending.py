@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from uringd.client import connect
-from uringd.errors import ConnectionLostError, RefusedError
+from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.urls import UnixUrl
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import FrameType
@@ -93,36 +93,48 @@ async def test_a_term_signal_under_load_finishes_or_parks_every_upload(
     for number, (upload_id, durable, sent) in crowd.parked.items():
         content = b"".join(block(number, i) for i in range(sent))
         async with connect(again.unix) as client, client.resume(upload_id) as resumed:
-            assert resumed.durable >= durable
+            assert (await client.stat(upload_id=upload_id)).upload.durable >= durable > 0
             await resumed.write(content)
             await resumed.commit()
         assert (again.root / f"{number}").read_bytes() == content
 
 
-STUCK = """
-import sys
+CHILD = """
+import os, sys
 from pathlib import Path
 import uringio
 from uringd import serving
 from uringd.config import Settings
 from uringd.urls import UnixUrl
+from uringio.exceptions import BrokenError
 from uringio.lowlevel import run_ring
 from uringio.testing import SimulatedRing
 
+kind, root, socket = sys.argv[1:]
+
+class BreakableRing(SimulatedRing):
+    def submit(self):
+        if os.path.exists(root + ".break"):
+            raise BrokenError("the kernel takes no more operations (test)")
+        return super().submit()
+
 def open_ring(slots, slot_bytes, backend):
-    return run_ring(SimulatedRing(0, late=1.0), slots, slot_bytes)
+    return run_ring(BreakableRing(0, late=1.0 if kind == "stuck" else 0.0), slots, slot_bytes)
 
 uringio.open_ring = open_ring
-serving.run(Settings(root=Path(sys.argv[1]), listen=(UnixUrl(sys.argv[2]),)), "json")
+settings = Settings(root=Path(root), listen=(UnixUrl(socket),), slot_bytes=65536)
+print(serving.run(settings, "json"))
 """
 
 
 @pytest.fixture
-def stuck_server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], UnixUrl]]:
-    """Serve on a disk that never answers."""
+def simulated_server(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.Popen[str], UnixUrl]]:
+    """Serve on a disk that never answers ("stuck"), or whose ring will break."""
     url = UnixUrl(str(tmp_path / "socket"))
     flag = "-I" if sys.flags.isolated else "-P"
-    command = [sys.executable, flag, "-c", STUCK, str(tmp_path / "root"), url.path]
+    command = [sys.executable, flag, "-c", CHILD, request.param, str(tmp_path / "served"), url.path]
     with (
         (tmp_path / "server.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -133,10 +145,11 @@ def stuck_server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], UnixUr
         process.kill()
 
 
+@pytest.mark.parametrize("simulated_server", ["stuck"], indirect=True)
 async def test_a_third_signal_leaves_a_disk_that_never_answers(
-    stuck_server: tuple[subprocess.Popen[str], UnixUrl], open_peer: OpenPeer, tmp_path: Path
+    simulated_server: tuple[subprocess.Popen[str], UnixUrl], open_peer: OpenPeer, tmp_path: Path
 ) -> None:
-    process, url = stuck_server
+    process, url = simulated_server
 
     async def until_it_says(word: str) -> None:
         with trio.fail_after(ENDS_S):
@@ -156,3 +169,32 @@ async def test_a_third_signal_leaves_a_disk_that_never_answers(
         assert process.poll() is None, "it waits for the disk"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=ENDS_S) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("simulated_server", ["breakable"], indirect=True)
+async def test_a_ring_that_breaks_ends_the_server_and_the_next_one_goes_on(
+    simulated_server: tuple[subprocess.Popen[str], UnixUrl],
+    serve_process: ServeProcess,
+    tmp_path: Path,
+) -> None:
+    """It could only refuse everybody; a new process has a new ring."""
+    process, url = simulated_server
+    content = b"".join(block(0, i) for i in range(3))
+    with trio.fail_after(ENDS_S), pytest.raises(ConnectionLostError):
+        async with connect(url, retry_s=0) as client, client.upload("file") as upload:
+            await upload.write(content[: 2 * BLOCK])
+            assert await upload.sync() == 2 * BLOCK
+            (tmp_path / "served.break").touch()
+            with pytest.raises(ClientError):
+                async with connect(url, retry_s=0) as other:
+                    await other.stat(name="absent")
+            while True:
+                await client.ping()
+    output, _ = process.communicate(timeout=ENDS_S)
+    assert "the ring is broken" in output
+    again = serve_process()
+    async with connect(again.unix) as client, client.resume(upload.id) as resumed:
+        assert (await client.stat(upload_id=upload.id)).upload.durable == 2 * BLOCK
+        await resumed.write(content)
+        await resumed.commit()
+    assert (again.root / "file").read_bytes() == content
