@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import signal
 import subprocess
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 ENDS_S = 60
 BLOCK = 64 << 10
 SLOT_ARGUMENTS = ("--slot-bytes", BLOCK)
-BLOCKS_BEFORE, BLOCKS_AFTER = 30, 20
-BLOCKS_MAX = 100_000
-"""More than a client gets rid of until the deadline."""
+BLOCKS_BEFORE, BLOCKS_AFTER = 10, 10
+BLOCKS_MAX = 60
+"""Who never finishes sends no more than this, and only says that it is there."""
 
 CONFIG = "shutdown_timeout_s = 1.0\ncheckpoint_s = 0.1\n"
 
@@ -57,12 +58,13 @@ class Crowd:
                     await upload.write(block(number, i))
                 self.ready[number].set()
                 await self.leaving.wait()
-                for i in range(BLOCKS_BEFORE, BLOCKS_MAX):
+                for i in itertools.count(BLOCKS_BEFORE):
                     if number % 2 == 0 and i == BLOCKS_BEFORE + BLOCKS_AFTER:
                         await upload.commit()
                         return
-                    await upload.write(block(number, i))
-                    sent = i + 1
+                    if i < BLOCKS_MAX:
+                        await upload.write(block(number, i))
+                        sent = i + 1
                     await client.ping()
         except ConnectionLostError:
             self.parked[number] = upload.id, upload.durable, sent
