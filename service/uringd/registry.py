@@ -224,7 +224,7 @@ class Registry:
             await self._resting.abort(upload_id, reason)
 
     async def abort_here(self, upload_id: str, reason: str) -> bool:
-        """Throw an upload away if it is open here; whether it was. Raises UploadError (BUSY, IO)."""
+        """Throw an upload away if it is open here; whether it was. Raises as `abort`."""
         if upload_id not in self.open:  # no lock: see `give_up`
             return False
         async with self._changing.hold(upload_id):

@@ -105,7 +105,10 @@ class Resting:
             try:
                 await self.remove(upload_id, reason)
             except UploadError as exc:
-                if exc.code is not ErrorCode.BUSY or trio.current_time() >= patience:
+                if exc.code is not ErrorCode.BUSY:
+                    raise
+                if trio.current_time() >= patience:
+                    await self._settle_committing(upload_id)
                     raise
                 await trio.sleep(LOCK_POLL_S)
             else:
@@ -145,6 +148,19 @@ class Resting:
             raise not_found(upload_id)
         check_epoch(epoch, receipt.epoch, join=join)
         return receipt
+
+    async def _settle_committing(self, upload_id: str) -> None:
+        """End a commit that nobody is at any more: what it renamed is published, and no upload.
+
+        Else it would be BUSY until the next start. Raises UploadError (NOT_FOUND), CatalogError.
+        """
+        record = await self._catalog.find(upload_id)
+        if record is None or record.committing is None or self._root.is_spooled(upload_id):
+            return
+        _, ours = await settle_gone(self._root, self._catalog, record)
+        if ours:
+            self._count_out(record)
+        raise not_found(upload_id)
 
     async def _settle_gone(self, upload_id: str, epoch: int, *, join: bool) -> ReceiptRecord:
         """Settle an upload that nobody holds and whose spool file is gone.
