@@ -11,10 +11,10 @@ sys.path.append(str(Path(__file__).parents[1]))  # python -I leaves it out: it i
 import click
 
 from bench.harness.block import BlockError, replace_block
-from bench.harness.document import blocks_of, show
+from bench.harness.document import blocks_of, judges_all, show
 from bench.harness.measurement import CannotRunError
 from bench.harness.results import Result, ResultError
-from bench.harness.suites import save_pictures
+from bench.harness.suites import save_pictures, suite_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -43,7 +43,7 @@ def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
     """Draw a result as SVG, and show its tables or write them into a Markdown file.
 
     Without RESULT.json the newest file in bench/results is taken. A job that the result does not
-    have keeps the block it has.
+    have keeps the block it has; the table of what is asked is written by a result that has it all.
 
     \b
     Examples:
@@ -62,7 +62,10 @@ def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
         else:
             images = {name: os.path.relpath(path, into.parent) for name, path in pictures.items()}
             text = into.read_text()
-            for name, block in blocks_of(result, images).items():
+            blocks = blocks_of(result, images)
+            if not judges_all(result):  # the table of a whole run stays until the next one
+                del blocks[suite_of(result).acceptance]
+            for name, block in blocks.items():
                 text = replace_block(text, name, block)
             into.write_text(text)
             click.echo(f"tables: {into}")

@@ -30,6 +30,11 @@ def blocks_of(result: Result, images: Mapping[str, str]) -> dict[str, str]:
     return blocks
 
 
+def judges_all(result: Result) -> bool:
+    """Whether a result has all that is asked, so that its table of demands says it all."""
+    return all(verdict.met is not None for verdict in suite_of(result).judge(result))
+
+
 def _acceptance(result: Result) -> str:
     said = [" ".join(environment_lines(result.environment)), "", *_interrupted(result)]
     return "\n".join([*said, *markdown_lines(suite_of(result).judge(result))])
