@@ -16,6 +16,9 @@ NOISE_BYTES = 1 << 20
 """What a short run cannot tell from growth: the allocator keeps or gives back as much at any time.
 In an hour and more it matters less than the slope."""
 
+JUDGED_S_MIN = 600.0
+"""A shorter run is still warming up: its slope is told, and not judged."""
+
 SAMPLES_MAX = 1200
 """Samples that are compared, each with each: above it only some, evenly spaced."""
 
@@ -37,4 +40,6 @@ def slope_per_s(times_s: Sequence[float], values: Sequence[float]) -> float:
 
 def grows_too_much(bytes_per_s: float, seconds: float) -> bool:
     """Whether memory that grew so fast for so long breaks the promise."""
+    if seconds < JUDGED_S_MIN:
+        return False
     return bytes_per_s * seconds > SLOPE_MAX_BYTES_H * seconds / HOUR_S + NOISE_BYTES

@@ -9,7 +9,8 @@ compared. The server's resident and pinned memory, descriptors and threads are s
 hold, or the run ends with 1 and a sentence that says what did not:
 
 - every published file is what was sent, and the server ends by SIGTERM with 0;
-- resident memory grows by less than 1 MiB in an hour, once warm;
+- resident memory grows by less than 1 MiB in an hour, once warm (told, but not judged, of runs
+  below 10 minutes);
 - at rest it has no more descriptors, pinned memory and threads than it had behind the warm-up,
   and no spool file.
 

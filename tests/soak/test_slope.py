@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.soak.slope import SAMPLES_MAX, grows_too_much, slope_per_s
+from tests.soak.slope import JUDGED_S_MIN, SAMPLES_MAX, grows_too_much, slope_per_s
 
 MIB = 1 << 20
 HOUR_S = 3600.0
@@ -29,7 +29,19 @@ def test_many_samples_are_thinned_out() -> None:
 
 @pytest.mark.parametrize(
     ("mib_h", "hours", "broken"),
-    [(0.9, 3, False), (3, 1, True), (-5, 1, False), (30, 1 / 60, False), (200, 1 / 60, True)],
+    [
+        (0.9, 3, False),
+        (3, 1, True),
+        (-5, 1, False),
+        (3, 1 / 4, False),
+        (9, 1 / 4, True),
+        (99, 0.1, False),
+    ],
 )
 def test_an_hour_tells_more_than_a_minute(mib_h: float, hours: float, *, broken: bool) -> None:
     assert grows_too_much(mib_h * MIB / HOUR_S, hours * HOUR_S) is broken
+
+
+def test_ten_minutes_are_the_least_that_is_judged() -> None:
+    assert not grows_too_much(1e6, JUDGED_S_MIN - 1)
+    assert grows_too_much(1e6, JUDGED_S_MIN)
