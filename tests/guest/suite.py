@@ -59,7 +59,7 @@ async def run(series: str, file_system: str, chosen: tuple[str, ...], scratch: P
     await trio.run_process(made, capture_stdout=True, capture_stderr=True)
     async with running(kernel, initramfs, disk, PORT) as machine:
         await machine.run(f"mount -t {file_system} /dev/vda /data && mkdir -p /data/tmp")
-        click.echo(await machine.run("python3 -m uringd doctor --root /data || true"))
+        click.echo(await machine.run("python3 -m uringd doctor /data || true"))
         options = "-q -p no:cacheprovider -p no:xdist --basetemp=/data/tmp/tests -rs"
         tests = " ".join(chosen or CORE)
         await machine.run(f"cd /{IN_GUEST} && export TMPDIR=/data/tmp")
