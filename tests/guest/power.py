@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from uringd.client import Client, PutResult
 
 PORT = 7433
+SERVER_OPTIONS = "--insecure --slot-bytes 65536 --slots 64"
+"""Short chunks, so that a SYNC in the middle of a file makes most of it durable."""
 DISK_BYTES = 1 << 30
 CLIENTS = 3
 CONTENT_BYTES = 16 << 20
@@ -118,7 +120,7 @@ class Campaign:
     async def _serve(self, machine: Machine) -> None:
         serve = f"python3 -m uringd serve --root /data/root --listen tcp://0.0.0.0:{PORT}"
         await machine.run(f"mount -t {self._file_system} /dev/vda /data && mkdir -p /data/root")
-        await machine.run(f"({serve} --insecure >/tmp/log 2>&1 &)")
+        await machine.run(f"({serve} {SERVER_OPTIONS} >/tmp/log 2>&1 &)")
         wait = "for i in $(seq 600); do grep -q ^listening /tmp/log && break; sleep 0.1; done"
         await machine.run(f"{wait}; grep -q ^listening /tmp/log || cat /tmp/log", SERVE_S)
 
