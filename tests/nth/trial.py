@@ -23,7 +23,7 @@ from tests.simulation.world import World
 from uringd.small.memory import BYTES_MAX
 from uringd.wire import ErrorCode
 from uringio.lowlevel import Opcode
-from uringio.testing import Fault, SimulatedDisk
+from uringio.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,20 +86,13 @@ class Trial(World):
         with self.wrongdoer.installed():
             super().run()
 
-    async def _main(self) -> None:
-        with self._over:
-            async with trio.open_nursery() as self.nursery:
-                disk = SimulatedDisk(self.new_directory(), self.seed, kept=CATALOG)
-                (disk.directory / "root").mkdir()
-                disk.syncfs()
-                self._live(disk)
-                with trio.move_on_after(LIVENESS_S) as patience:
-                    await self._story()
-                if patience.cancelled_caught:
-                    self.broken("somebody waits for ever")
-                self.nursery.cancel_scope.cancel()
-
     async def _story(self) -> None:
+        with trio.move_on_after(LIVENESS_S) as patience:
+            await self._upload_and_judge()
+        if patience.cancelled_caught:
+            self.broken("somebody waits for ever")
+
+    async def _upload_and_judge(self) -> None:
         client = Client(self)
         life = await self._serving()
         self.wrongdoer.armed = True

@@ -252,10 +252,10 @@ class World:
                 (disk.directory / "root").mkdir()
                 disk.syncfs()
                 self._live(disk)
-                await self._clients()
+                await self._story()
                 self.nursery.cancel_scope.cancel()
 
-    async def _clients(self) -> None:
+    async def _story(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._disturb)
             async with trio.open_nursery() as clients:

@@ -168,7 +168,7 @@ async def go_on(load: Load, chance: random.Random, name: str) -> None:
 
 
 async def give_up(load: Load, chance: random.Random, name: str) -> None:
-    """Begin an upload, and abort it from another connection, or by leaving it."""
+    """Begin an upload, leave it, and abort it by its id."""
     content = load.some(chance, LARGE_BYTES_MAX)
     async with connect(load.url(chance)) as client:
         upload_id = await _begin(client, name, content)
