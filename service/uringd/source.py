@@ -100,6 +100,10 @@ class Source:
                 raise SourceError(CHANGED.format(self.length))
             done += count
 
+    def place_of(self, offset: int) -> tuple[int, int]:
+        """Say where the bytes from `offset` on lie."""
+        return self._fd, self._begin + offset
+
     def check_size(self) -> None:
         """Raise SourceError if there is more now than there was, or less."""
         if self._length_of(os.fstat(self._fd)) != self.length:

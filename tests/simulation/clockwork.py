@@ -83,7 +83,7 @@ def _replaced(world: World) -> Iterator[None]:
             (secrets, "token_hex", lambda count: chance.randbytes(count).hex()),
             (uringd.uploads, "inode_of", world.inode),
             (uringd.reconcile, "inode_of", world.inode),
-            (uringd.client.link, "_open_stream", world.network.open_stream),
+            (uringd.client.link, "open_stream", world.network.open_stream),
             (libc, "statx_direct_alignment", lambda _fd: alignment),
         ):
             stack.callback(setattr, owner, name, getattr(owner, name))

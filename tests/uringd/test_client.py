@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from uringd.client import Receipt, connect
-from uringd.client.link import _why
+from uringd.client.stream import _why
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType, crc32c, error_message

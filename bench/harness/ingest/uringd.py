@@ -216,6 +216,10 @@ class Prefix:
         if os.preadv(self._fd, [view], offset) != len(view):
             raise SourceError("the source of the benchmark is shorter than its objects")
 
+    def place_of(self, offset: int) -> tuple[int, int]:
+        """Say where the bytes from `offset` on lie."""
+        return self._fd, offset
+
     def check_size(self) -> None:
         """Find it as long as it was: nobody writes to it."""
 

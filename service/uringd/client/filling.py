@@ -19,6 +19,7 @@ from uringd.client.chunk import cut, outside
 from uringd.client.lane import Lane
 from uringd.client.retained import REREAD_BYTES_MAX, RETAINED_BYTES_MAX, Retained
 from uringd.client.sending import OTHERS_S, Sending
+from uringd.client.supply import FileSource
 from uringd.client.together import together
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
@@ -50,6 +51,7 @@ class Filling:
         self.patience = Patience(claim.retry_s)
         self.watcher = watcher
         self.source: SeekableSource | None = None
+        self.file: FileSource | None = None
         self.lanes = [Lane(self, number) for number in range(lanes)]
         self.again: deque[Piece] = deque()
         self.retained = Retained(RETAINED_BYTES_MAX)
@@ -82,6 +84,7 @@ class Filling:
     def read_from(self, source: SeekableSource) -> None:
         """Have what is to be sent again read from there: nothing needs to be kept in memory."""
         self.source = source
+        self.file = source if isinstance(source, FileSource) else None
         self.retained.bytes_max = max(self.retained.bytes_max, REREAD_BYTES_MAX)
 
     def check(self) -> None:

@@ -120,11 +120,11 @@ class Lane:
         self._put_back()
         self._place, self._loaded = place, piece
 
-    def load(self, piece: Piece, source: SeekableSource | None = None) -> memoryview:
+    def load(self, piece: Piece, source: SeekableSource | None = None) -> memoryview | None:
         """Put a piece's bytes where they are sent from, with its header's room before them.
 
-        In a place of shared memory, which must be prepared, there is no such room. Raises
-        SourceError.
+        In a place of shared memory, which must be prepared, there is no such room. What leaves
+        right from its file is only read for its checksum: None. Raises SourceError.
         """
         memory = piece.memory
         if self._place is not None:
@@ -137,6 +137,10 @@ class Lane:
             if piece.crc32c is None:
                 piece.crc32c = crc32c(whole[HEADER_BYTES:])
             return whole
+        if self._leaves_from_file(piece):
+            if self._loaded is not piece:
+                self._fill(None, piece, source)
+            return None
         if self._scratch is None or len(self._scratch.view) < piece.length:
             self._scratch = Memory(max(piece.length, self._filling.chunk_bytes))
         whole = self._scratch.whole[: HEADER_BYTES + piece.length]
@@ -145,11 +149,25 @@ class Lane:
         self._fill(whole[HEADER_BYTES:], piece, source)
         return whole
 
-    def _fill(self, view: memoryview, piece: Piece, source: SeekableSource | None) -> None:
+    def _leaves_from_file(self, piece: Piece) -> bool:
+        """Whether a piece needs no memory of ours, where checksums of its pages could be taken."""
+        return (
+            piece.memory is None
+            and self._filling.file is not None
+            and not self._filling.page_checksums
+            and self.link is not None
+            and self.link.takes_files
+        )
+
+    def _fill(self, view: memoryview | None, piece: Piece, source: SeekableSource | None) -> None:
+        """Copy or read a piece, and checksum it; without a `view`, into memory for a part."""
         memory = piece.memory
         crc = 0
         for start in range(0, piece.length, PART_BYTES):
-            part = view[start : start + PART_BYTES]
+            if view is not None:
+                part = view[start : start + PART_BYTES]
+            else:
+                part = self._part()[: piece.length - start]
             if memory is not None:
                 first = piece.offset - piece.base + start
                 part[:] = memory.view[first : first + len(part)]
@@ -161,6 +179,11 @@ class Lane:
             raise SourceError("the data has changed while it was sent: it reads differently now")
         piece.crc32c = crc
         self._loaded = piece
+
+    def _part(self) -> memoryview:
+        if self._scratch is None:
+            self._scratch = Memory(PART_BYTES)
+        return self._scratch.view[:PART_BYTES]
 
     async def send(self, piece: Piece, source: SeekableSource | None) -> None:
         """Send a piece as one chunk, when there is credit."""
@@ -181,12 +204,16 @@ class Lane:
             await self._send_placed(link, piece, source)
             return
         assert piece.crc32c is not None
-        if self._filling.page_checksums:
+        if whole is not None and self._filling.page_checksums:
             await self._send_pages(piece, whole[HEADER_BYTES:])
-        length = piece.length
-        whole[:HEADER_BYTES] = link.data_header(self.handle, piece.offset, length, piece.crc32c)
+        header = link.data_header(self.handle, piece.offset, piece.length, piece.crc32c)
         with self._counted(piece), self._filling.retained.pinned(piece.memory):
-            await link.send(whole)
+            if whole is None:
+                assert self._filling.file is not None, "it was read"
+                await link.send_from(header, self._filling.file, piece)
+            else:
+                whole[:HEADER_BYTES] = header
+                await link.send(whole)
 
     async def _send_placed(self, link: Link, piece: Piece, source: SeekableSource | None) -> None:
         """Send a piece that is in shared memory: what leaves is where it lies."""

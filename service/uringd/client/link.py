@@ -7,9 +7,9 @@ positions go to the uploads, answers to whom they are for.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket as stdlib_socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -17,8 +17,9 @@ from anyio.abc import SocketAttribute
 
 from uringd import __version__
 from uringd.ancillary import ANCILLARY_BYTES, descriptors_of
+from uringd.client.file_chunk import FileChunk, FileSocket
+from uringd.client.stream import CONNECT_TIMEOUT_S, open_stream
 from uringd.errors import ConnectionLostError, RefusedError
-from uringd.urls import TcpUrl, Url
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import (
     NEED_DATA,
@@ -33,15 +34,14 @@ from uringd.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from google.protobuf.message import Message
 
     from uringd.client.chunk import Piece
     from uringd.client.places import Place, Places
-
-CONNECT_TIMEOUT_S = 30.0
-"""For the connection and HELLO together: beyond it nobody is there."""
+    from uringd.client.supply import FileSource
+    from uringd.urls import Url
 
 ANSWER_TIMEOUT_S = 300.0
 """For an answer, for credit, and for the socket to take a chunk: a commit may wait for a slow disk,
@@ -49,10 +49,6 @@ but a server that is stopped, or whose machine is gone, would be waited for with
 
 RECEIVE_BYTES_MAX = 65_536
 """Asked of the socket at a time: many acknowledgements, and one whole control frame."""
-
-UNIX_SEND_BYTES = 4 << 20
-"""Send buffer of a Unix socket, two chunks: at the default of 208 KiB the two sides wake each other
-ten times a chunk. The kernel cuts it to net.core.wmem_max. TCP tunes its own."""
 
 EXPLANATION_S = 1.0
 """For the ERROR of a server that closed while we were sending: it is there already, or never."""
@@ -100,6 +96,12 @@ class Link:
         self.features: frozenset[str] = frozenset()
         self.places: Places | None = None
         self._came: list[int] | None = None
+        self._file_socket = FileSocket(stream)
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether `send_from` can be used: what is below is a socket."""
+        return self._file_socket.usable
 
     @property
     def alive(self) -> bool:
@@ -157,15 +159,29 @@ class Link:
 
         A `descriptor` travels with the first byte, over a Unix socket; it stays the caller's.
         """
+        await self._deliver(partial(self._send, data, descriptor))
+
+    async def send_from(self, header: bytes, source: FileSource, piece: Piece) -> None:
+        """Send a chunk of a file right from there; as `send`. Raises SourceError."""
+        chunk = FileChunk(header, source, piece.offset, piece.length)
+        await self._deliver(partial(chunk.send, self._file_socket))
+        if chunk.failure is not None:
+            raise chunk.failure
+
+    async def _send(self, data: bytes | memoryview, descriptor: int) -> None:
+        if descriptor >= 0:
+            assert isinstance(self._stream, anyio.abc.UNIXSocketStream)
+            await self._stream.send_fds(bytes(data), [descriptor])
+        else:
+            await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
+
+    async def _deliver(self, sending: Callable[[], Awaitable[None]]) -> None:
+        """Await the sending of whole frames."""
         self._check_alive()
         whole = False
         try:
             with anyio.move_on_after(self._timeout_s):
-                if descriptor >= 0:
-                    assert isinstance(self._stream, anyio.abc.UNIXSocketStream)
-                    await self._stream.send_fds(bytes(data), [descriptor])
-                else:
-                    await self._stream.send(data)  # type: ignore[arg-type]  # any buffer does
+                await sending()
                 whole = True
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             await self._explain_loss()
@@ -239,6 +255,7 @@ class Link:
         self._lost = self._lost or "the connection was closed"
         if self.places is not None:
             self.places.close()
+        self._file_socket.close()
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(self._stream)
 
@@ -341,7 +358,7 @@ async def open_link(url: Url, token: str, timeout_s: float, more: Iterable[str] 
 
     Raises ConnectionLostError when nobody answers within 30 s, RefusedError (UNAUTHORIZED ...).
     """
-    link = Link(await _open_stream(url), url, timeout_s)
+    link = Link(await open_stream(url), url, timeout_s)
     try:
         with anyio.move_on_after(CONNECT_TIMEOUT_S) as scope:
             await link.greet(token, more)
@@ -351,36 +368,6 @@ async def open_link(url: Url, token: str, timeout_s: float, more: Iterable[str] 
         await link.aclose()
         raise
     return link
-
-
-async def _open_stream(url: Url) -> anyio.abc.SocketStream:
-    try:
-        with anyio.fail_after(CONNECT_TIMEOUT_S):
-            if isinstance(url, TcpUrl):
-                stream = await anyio.connect_tcp(url.host, url.port)
-                raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610  # no SQL here
-                raw.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-                return stream
-            stream = await anyio.connect_unix(url.path)
-            raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610  # no SQL here
-            raw.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, UNIX_SEND_BYTES)
-            return stream
-    except TimeoutError:
-        reason = f"no answer for {CONNECT_TIMEOUT_S:.0f} s"
-    except OSError as exc:
-        reason = _why(exc)
-    raise ConnectionLostError(f"cannot connect to {url}: {reason}; is uringd serving there?")
-
-
-def _why(exc: OSError) -> str:
-    cause: BaseException | None = exc
-    while cause is not None:  # anyio wraps what the socket said
-        if isinstance(cause, OSError) and cause.errno:
-            if cause.errno in errno.errorcode:
-                return os.strerror(cause.errno)
-            return cause.strerror or str(cause)  # getaddrinfo(3) has numbers of its own
-        cause = cause.__cause__
-    return str(exc)
 
 
 def refused(message: pb.Error) -> RefusedError:

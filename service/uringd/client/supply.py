@@ -6,7 +6,7 @@ server has durable: that is only read, and compared with the server's checksum o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import anyio
 
@@ -41,6 +41,14 @@ class SeekableSource(Protocol):
 
     def check_size(self) -> None:
         """Raise SourceError if the size is another than it was."""
+
+
+@runtime_checkable
+class FileSource(SeekableSource, Protocol):
+    """The same of an open file: its bytes can leave without a copy of ours (sendfile(2))."""
+
+    def place_of(self, offset: int) -> tuple[int, int]:
+        """Say where the bytes from `offset` on lie: in which descriptor's file, and where there."""
 
 
 class Care(Protocol):
