@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.harness.library import Way, measure_writer
 from bench.harness.measurement import CannotRunError
-from bench.harness.offsets import pwrite_many
+from bench.harness.offsets import pwrite_many_apart
 from uringio.lowlevel import Preallocation, UringRing, run_ring
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def unbatched(order: Order) -> Measurement:
     open_ring = _with_ring(_Unbatched)
     if order.cell.pattern == "fresh":
         return measure_writer(order, Way(open_ring=open_ring))
-    return pwrite_many(order, open_ring)
+    return pwrite_many_apart(order, open_ring)
 
 
 class _Unregistered(UringRing):

@@ -22,8 +22,10 @@ class Contender:
     `run` names the function that measures it, as "module:function": the child that runs it imports
     that module and no other, so that its memory is its own. `durable` says what holds when its time
     ends, `timed` from where to where that time is. `checked` says that the content of its file is
-    known. Who `uploads` needs a source file and a second copy's space. `untimed` is why the latency
-    of its writes cannot be compared; `note` is what a reader has to know beside its figures.
+    known. Who `repeats` itself has as many different blocks as it has writes in flight, and writes
+    them again and again from the same memory, as fio does. Who `uploads` needs a source file and a
+    second copy's space. `untimed` is why the latency of its writes cannot be compared; `note` is
+    what a reader has to know beside its figures.
     `survives` says that what it answered for outlives a power cut.
     """
 
@@ -34,10 +36,15 @@ class Contender:
     timed: str
     durable: str
     checked: bool = True
+    repeats: bool = False
     uploads: bool = False
     untimed: str = ""
     note: str = ""
     survives: bool = True
+
+    def different_blocks(self, cell: Cell) -> int | None:
+        """Count the blocks that it writes again and again; None where each is another."""
+        return cell.depth if self.repeats else None
 
     def why_not(self, cell: Cell) -> str | None:
         """Say why it cannot do this, or None when it can."""

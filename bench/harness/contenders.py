@@ -12,6 +12,7 @@ SLOTS = "uringio-slots"
 WRITE = "uringio-write"
 PWRITE = "uringio-pwrite"
 PWRITE_MANY = "uringio-pwrite-many"
+PWRITE_APART = "uringio-pwrite-many-apart"
 CHAIN = "uringio-chain"
 ONE_BY_ONE = "uringio-one-by-one"
 THREADS = "uringio-threads"
@@ -41,10 +42,10 @@ def _without(name: str, what: str, function: str) -> Contender:
     return Contender(name, f"uringio without {what}", "without", run, CREATE_TO_COMMIT, PUBLISHED)
 
 
-def _in_place(name: str, title: str, function: str) -> Contender:
+def _in_place(name: str, title: str, function: str, *, repeats: bool = False) -> Contender:
     """Write into a file that is there, by UringFile."""
     run = f"bench.harness.offsets:{function}"
-    return Contender(name, title, "ours", run, OPEN_TO_CLOSE, FSYNCED)
+    return Contender(name, title, "ours", run, OPEN_TO_CLOSE, FSYNCED, repeats=repeats)
 
 
 def _upload(name: str, title: str, function: str) -> Contender:
@@ -73,7 +74,8 @@ WRITERS = {
         _upload("put-slab", "uringd put, slab", "by_slab"),
         _upload("put-slab-read-back", "uringd put, slab, read back", "by_slab_read_back"),
         _in_place(PWRITE, "uringio, pwrite, awaited one by one", "pwrite"),
-        _in_place(PWRITE_MANY, "uringio, pwrite_many", "pwrite_many"),
+        _in_place(PWRITE_MANY, "uringio, pwrite_many", "pwrite_many", repeats=True),
+        _in_place(PWRITE_APART, "uringio, pwrite_many, memory for each", "pwrite_many_apart"),
         _in_place(CHAIN, "uringio, chain: one submission", "chain"),
         _in_place(ONE_BY_ONE, "uringio, one awaited after the other", "one_by_one"),
         _without("no-registered", "registered buffers", "unregistered"),

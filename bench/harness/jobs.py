@@ -129,6 +129,7 @@ def all_jobs(*, quick: bool) -> dict[str, Job]:
                 "fio-libaio",
                 known.PWRITE,
                 known.PWRITE_MANY,
+                known.PWRITE_APART,
                 "no-batching",
                 *PLAIN,
                 *LIBRARIES,

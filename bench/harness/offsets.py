@@ -35,15 +35,25 @@ def pwrite(order: Order) -> Measurement:
     return _run(order, _write_in_tasks, blocks=order.cell.depth)
 
 
-def pwrite_many(order: Order, open_ring: OpenRing = uringio.open_ring) -> Measurement:
-    """Hand over all writes at once, each with memory of its own that is filled before.
+def pwrite_many(order: Order) -> Measurement:
+    """Hand over all writes at once, from as much memory as fio has: a block for each in flight.
 
-    The library keeps 256 in flight and has no switch for it; here it is the depth of the cell, as
-    for everybody else.
+    It is filled before, and used again and again; so it stays in the core's cache.
     """
+    return _run(_with_the_cells_depth(order), _write_at_once, blocks=order.cell.depth)
+
+
+def pwrite_many_apart(order: Order, open_ring: OpenRing = uringio.open_ring) -> Measurement:
+    """Hand over all writes at once, each with memory of its own: the disk reads main memory."""
+    blocks = order.cell.blocks
+    return _run(_with_the_cells_depth(order), _write_at_once, blocks=blocks, open_ring=open_ring)
+
+
+def _with_the_cells_depth(order: Order) -> Order:
+    """Have as many in flight as everybody else: the library keeps 256, and has no switch for it."""
     for ring in (beside, software):
         ring.IN_FLIGHT_MAX = order.cell.depth  # type: ignore[attr-defined]  # imported there
-    return _run(order, _write_at_once, blocks=order.cell.blocks, open_ring=open_ring)
+    return order
 
 
 def chain(order: Order) -> Measurement:
@@ -76,8 +86,9 @@ async def _write_in_tasks(
 async def _write_at_once(
     file: uringio.UringFile, order: Order, blocks: list[memoryview], _: Latencies
 ) -> None:
-    length = order.cell.block_bytes
-    await file.pwrite_many((blocks[number], number * length) for number in order.cell.numbers())
+    length, count = order.cell.block_bytes, len(blocks)
+    numbers = order.cell.numbers()
+    await file.pwrite_many((blocks[number % count], number * length) for number in numbers)
 
 
 async def _write_chains(

@@ -143,12 +143,17 @@ class UringFile:
     ) -> int:
         """Write many (data, offset) pairs side by side; the result counts bytes.
 
-        In no order: the pairs must not overlap. All are checked before the first is written. One
-        task awaits them; up to 256 are in flight, and where one ends the next begins, in C. After
-        an error no more are begun; it is raised when those in flight have ended, and its `failures`
-        name every pair that was not written: its number, and its errno (ECANCELED where it was
-        not begun). All others were. `durable` and `atomic` are promises of each write, as in
-        `pwrite`.
+        In no order: the pairs must not overlap. One task awaits them; up to 256 are in flight, and
+        where one ends the next begins, in C. Pairs are taken 1,024 at a time, the next while the
+        last are written, so an iterator need not have them all at once; their memory must stay as
+        it is until the call returns.
+
+        After an error no more are begun; it is raised when those in flight have ended, and its
+        `failures` name every pair that was not written: its number, and its errno (ECANCELED where
+        it was not begun). All others were. What cannot be written (ValueError, TypeError) is found
+        when it is taken: of the first 1,024 before anything is written, later when those before it
+        are; then, as with an exception of the iterator itself, what was taken before is written.
+        `durable` and `atomic` are promises of each write, as in `pwrite`.
         """
         with self._call:
             promises = promise_flags(durable=durable, atomic=atomic)

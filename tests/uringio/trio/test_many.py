@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import trio
 
 import uringio
 from uringio._ring.many import IN_FLIGHT_MAX, MANY_MAX
-from uringio._trio.many import PIECE_COUNT
+from uringio._trio.many import PIECE_COUNT, PIECES_AT_A_TIME
 from uringio.exceptions import BrokenError
 from uringio.lowlevel import Completion, Opcode, RingLike
 from uringio.testing import Fault, SimulatedRing
@@ -74,7 +74,7 @@ async def test_a_ring_that_breaks_is_one_error_and_not_a_group(
 async def test_pieces_that_were_not_begun_are_named_after_an_error(
     open_simulated: OpenRaw, tmp_path: Path
 ) -> None:
-    count = 3 * PIECE_COUNT
+    count = 7 * PIECE_COUNT
     raw = SimulatedRing(6, faults=[Fault(Opcode.WRITE, 1, result=-errno.EIO)])
     pairs = [(b"x" * 100, i * 100) for i in range(count)]
     async with (
@@ -138,6 +138,61 @@ async def test_a_pair_that_cannot_be_written_is_refused_before_any_is(
         with pytest.raises(ValueError, match="an offset is 0 or more"):
             await file.pwrite_many([(b"x", 0), (b"x", -1)])
         assert await file.pread(1, 0) == b""
+
+
+async def test_pairs_are_taken_while_those_before_them_are_written(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    count = 5 * PIECE_COUNT + 1
+    written_by_then: list[int] = []
+    async with (
+        open_simulated(SimulatedRing(11)) as ring,
+        await ring.open(tmp_path / "file", "w+", direct="never") as file,
+    ):
+
+        def pairs() -> Iterator[tuple[bytes, int]]:
+            for i in range(count):
+                if i % PIECE_COUNT == 0:
+                    written_by_then.append(file.statistics().cached_bytes // 100)
+                yield b"x" * 100, i * 100
+
+        assert await file.pwrite_many(pairs()) == count * 100
+    ahead = [i * PIECE_COUNT - done for i, done in enumerate(written_by_then)]
+    assert max(ahead) <= PIECES_AT_A_TIME * PIECE_COUNT
+
+
+async def test_a_bad_pair_among_very_many_is_told_when_those_before_it_are_written(
+    open_any: OpenAny, tmp_path: Path
+) -> None:
+    count = 2 * PIECE_COUNT + 10
+    pairs = [(b"x" * 100, i * 100) for i in range(count)]
+    pairs.append((b"x" * 100, -1))
+    async with (
+        open_any() as ring,
+        await ring.open(tmp_path / "file", "w+", direct="never") as file,
+    ):
+        with pytest.raises(ValueError, match="an offset is 0 or more"):
+            await file.pwrite_many(pairs)
+        assert ring.statistics().in_flight == 0
+        assert await file.pread(2 * PIECE_COUNT * 100, 0) == b"x" * (2 * PIECE_COUNT * 100)
+        assert await file.pwrite_many(pairs[:-1]) == count * 100
+
+
+async def test_an_exception_of_the_iterator_is_raised_as_it_is(
+    open_any: OpenAny, tmp_path: Path
+) -> None:
+    def pairs() -> Iterator[tuple[bytes, int]]:
+        for i in range(PIECE_COUNT):
+            yield b"x" * 100, i * 100
+        raise LookupError("there are no more")
+
+    async with (
+        open_any() as ring,
+        await ring.open(tmp_path / "file", "w+", direct="never") as file,
+    ):
+        with pytest.raises(LookupError, match="there are no more"):
+            await file.pwrite_many(pairs())
+        assert ring.statistics().in_flight == 0
 
 
 async def test_a_cancelled_task_leaves_when_its_writes_have_ended(
