@@ -72,7 +72,13 @@ class Increment:
         return not any(slot.taken for slot in self.slots)
 
     def has_huge_pages(self) -> bool:
-        """Whether the kernel backs any of it with huge pages now (/proc/self/smaps)."""
+        """Whether the kernel backs any of it with huge pages now (/proc/self/smaps).
+
+        The kernel walks every page of the process to answer, milliseconds: not for an increment
+        that no huge page fits into.
+        """
+        if self.size < HUGE_PAGE_BYTES:
+            return False
         try:
             text = Path("/proc/self/smaps").read_text()
         except OSError:
