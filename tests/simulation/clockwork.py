@@ -17,6 +17,7 @@ import structlog
 import trio
 import trio.testing
 
+import uringd.catalog_schema
 import uringd.client.link
 import uringd.reconcile
 import uringd.uploads
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 PASSES_MAX = 100_000
 """Scheduler passes of one run. The longest need 20,000: more is a loop in which no time passes."""
+
+ROOM_BYTES = 64 << 10
+"""What the catalog keeps free for itself. The simulated disk is never full below it, and each life
+would write a megabyte; so its log is also checkpointed more often."""
 
 DIRECT = libc.DirectAlignment(memory=512, offset=512)
 BUFFERED = libc.DirectAlignment(memory=0, offset=0)
@@ -81,6 +86,7 @@ def _replaced(world: World) -> Iterator[None]:
             (os, "fsync", world.fsync),
             (secrets, "token_bytes", chance.randbytes),
             (secrets, "token_hex", lambda count: chance.randbytes(count).hex()),
+            (uringd.catalog_schema, "ROOM_BYTES", ROOM_BYTES),
             (uringd.uploads, "inode_of", world.inode),
             (uringd.reconcile, "inode_of", world.inode),
             (uringd.client.link, "open_stream", world.network.open_stream),

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 PIECE_BYTES = 65536
 """What the relay takes at a time at the most."""
 
-SMALL_PIECES = (1, 64, 100, 4096)
-SMALL_PIECES_MAX = 60
-"""Some connections begin with smaller pieces, and with so many of them: each takes a while."""
+SMALL_PIECES = (1, 7, 64, 100, 4096)
+SMALL_PIECES_MAX = 24
+"""Some connections begin with smaller pieces, of these sizes, and with so many each way: enough to
+end anywhere in the first frames. Each takes a pass of the scheduler, which is what a run costs."""
 
 CONNECT_S = 0.05
 
@@ -44,7 +45,7 @@ class Connection:
         self.client, self.server = client, server
         self._sockets = [near, far]
         self._delay_s = self._random.uniform(0, 2 * world.plan.delay_s)
-        self._piece = self._random.choice([*SMALL_PIECES, *[PIECE_BYTES] * 4])
+        self._small_pieces = SMALL_PIECES_MAX if self._random.random() < 0.5 else 0
         self._flows = trio.Event()
         self._flows.set()
         self._scope = trio.CancelScope()
@@ -86,24 +87,22 @@ class Connection:
     async def _carry(self, source: trio.socket.SocketType, sink: trio.socket.SocketType) -> None:
         # What is taken and given is so at once, with no pass of the scheduler in between: at any
         # moment that a cut may come, what is on its way is in one place.
-        answers = source is self._sockets[1]
-        small = SMALL_PIECES_MAX
+        answers, small = source is self._sockets[1], self._small_pieces
         try:
             while True:
-                await trio.lowlevel.wait_readable(_open(source))
-                left = memoryview(_raw(source).recv(self._piece if small else PIECE_BYTES))
+                size = self._random.choice(SMALL_PIECES) if small else PIECE_BYTES
+                small = max(0, small - 1)
+                left = memoryview(self._maybe_damaged(await _take(source, size)))
                 if not left:
                     sink.shutdown(socket.SHUT_WR)
                     return
-                small = max(0, small - 1)
-                left = memoryview(self._maybe_damaged(bytes(left)))
                 if answers:
                     self._answers = left
                 await trio.sleep(self._random.uniform(0, self._delay_s))
-                await self._flows.wait()
+                if not self._flows.is_set():
+                    await self._flows.wait()
                 while left:
-                    await trio.lowlevel.wait_writable(_open(sink))
-                    left = left[_raw(sink).send(left) :]
+                    left = left[await _give(sink, left) :]
                     if answers:
                         self._answers = left
                 self._world.passed()
@@ -112,7 +111,9 @@ class Connection:
 
     def _maybe_damaged(self, data: bytes) -> bytes:
         world = self._world
-        if not self._damages or not world.trouble or self._random.random() >= world.plan.damage:
+        if not data or not self._damages or not world.trouble:
+            return data
+        if self._random.random() >= world.plan.damage:
             return data
         self._damages -= 1
         world.tally.counts["network: bytes damaged"] += 1
@@ -209,6 +210,24 @@ class Stream(anyio.abc.ByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+async def _take(source: trio.socket.SocketType, size: int) -> bytes:
+    """Wait for bytes and take them, which no pass of the scheduler follows."""
+    while True:
+        try:
+            return _raw(source).recv(size)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(_open(source))
+
+
+async def _give(sink: trio.socket.SocketType, data: memoryview) -> int:
+    """Wait for room and fill it; the result is how many bytes it took."""
+    while True:
+        try:
+            return _raw(sink).send(data)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(_open(sink))
 
 
 def _open(end: trio.socket.SocketType) -> trio.socket.SocketType:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tests.simulation.mutants import Mutant
 
 
+SIMPLE_SEED = 4
+"""Here one client alone sends other bytes for a chunk: nothing else of the seed matters."""
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_promise_is_broken(mutant: Mutant) -> None:
     with mutant(), pytest.raises(BrokenPromiseError, match="again: make simulate SEED="):
@@ -25,7 +29,7 @@ def test_a_promise_is_broken(mutant: Mutant) -> None:
 
 def test_a_seed_that_fails_is_cut_short_and_named() -> None:
     with conflicts_not_detected(), pytest.raises(BrokenPromiseError) as caught:
-        run_seeds(range(SEEDS), Tally())
+        run_seeds(range(SIMPLE_SEED, SIMPLE_SEED + 1), Tally())
     first, command, *_ = str(caught.value).splitlines()
     assert first.endswith("nothing was said of it")
     assert "CLIENTS=1 DISTURBANCES=0 FAULTS=no NETWORK=calm" in command

@@ -136,7 +136,8 @@ class SimulatedRing(SoftwareRing):
     @property
     def prepared(self) -> int:
         """Operations that `submit` has still to hand over."""
-        return sum(len(chain.tokens) for chain in self._prepared)
+        # Asked in every pass of the scheduler, and mostly there is none.
+        return sum(len(chain.tokens) for chain in self._prepared) if self._prepared else 0
 
     def supports(self, opcode: Opcode) -> bool:
         """Whether it is not among the `missing_opcodes`."""
