@@ -58,9 +58,11 @@ mutants: $(STAMP) ## make each line of the durability path wrong in turn: every 
 nth: $(STAMP)    ## every operation of an upload x every error x once and for ever (KIND="ring FSYNC")
 	$(BIN)/python -I tests/nth/run.py $(if $(KIND),--kind "$(KIND)")
 
-simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or one SEED=n, against its promises
+simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or SEEDS=n from SEED=n on (JOBS=2 JSON=file), or one SEED=n
 	$(BIN)/python -I tests/simulation/simulate.py $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json $(JSON)) \
+		$(if $(CLIENTS),--clients $(CLIENTS)) \
 		$(if $(DISTURBANCES),--disturbances $(DISTURBANCES)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(NETWORK),--network $(NETWORK))
 

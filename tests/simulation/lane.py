@@ -79,6 +79,7 @@ class Lane:
     async def ask(self, kind: FrameType, message: Any, upload: int = 0) -> Any:
         """Ask and wait for the answer. Raises Refused, ConnectionLostError."""
         self._check_open()
+        self._world.tally.requests += 1
         self._cookie += 1
         cookie = self._cookie
         self._answers[cookie] = None
@@ -97,6 +98,7 @@ class Lane:
         """Send a chunk once there is credit; `pages` are the bytes that its pages are to have."""
         await self._wait(lambda: self.credit > 0)
         self._check_open()
+        self._world.tally.requests += 1
         self.credit -= 1
         head = b""
         if pages:

@@ -85,12 +85,14 @@ class ProductClient:
         while view:
             length = chance.randint(1, max(1, self._size // PIECES_MAX))
             await upload.write(view[:length])
+            self._world.tally.requests += 1
             view = view[length:]
             if chance.random() < 0.1:
                 await upload.sync()
             self._world.oracle.durable(story, upload.durable)
         self._world.oracle.committing(story)
         receipt = await upload.commit()
+        self._world.tally.requests += 1
         told = pb.Receipt(
             upload_id=receipt.upload_id,
             name=receipt.name,

@@ -14,8 +14,6 @@ from tests.simulation.world import BrokenPromiseError, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.simulation.tally import Tally
-
 MEMORY = Path("/dev/shm")  # a folder of our own is made in it
 
 
@@ -33,15 +31,6 @@ def run_seed(seed: int, limits: Limits | None = None) -> World:
     finally:
         shutil.rmtree(directory)
     return world
-
-
-def run_seeds(seeds: range, tally: Tally) -> None:
-    """Run many, and count what they did. Raises BrokenPromiseError, cut short."""
-    for seed in seeds:
-        try:
-            tally.add(run_seed(seed).tally)
-        except BrokenPromiseError as exc:
-            raise cut_short(seed, exc) from exc
 
 
 def cut_short(

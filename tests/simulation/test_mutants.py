@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.simulation.campaign import run_batch
 from tests.simulation.mutants import MUTANTS, conflicts_not_detected
-from tests.simulation.shrink import run_seed, run_seeds
-from tests.simulation.tally import Tally
+from tests.simulation.shrink import run_seed
 from tests.simulation.test_simulation import SEEDS
 from tests.simulation.world import BrokenPromiseError
 
@@ -28,8 +28,9 @@ def test_a_promise_is_broken(mutant: Mutant) -> None:
 
 
 def test_a_seed_that_fails_is_cut_short_and_named() -> None:
-    with conflicts_not_detected(), pytest.raises(BrokenPromiseError) as caught:
-        run_seeds(range(SIMPLE_SEED, SIMPLE_SEED + 1), Tally())
-    first, command, *_ = str(caught.value).splitlines()
-    assert first.endswith("nothing was said of it")
-    assert "CLIENTS=1 DISTURBANCES=0 FAULTS=no NETWORK=calm" in command
+    with conflicts_not_detected():
+        batch = run_batch(range(SIMPLE_SEED, SIMPLE_SEED + 1))
+    [failure] = batch.failures
+    assert failure.what.splitlines()[0].endswith("nothing was said of it")
+    assert failure.again.endswith("CLIENTS=1 DISTURBANCES=0 FAULTS=no NETWORK=calm")
+    assert batch.tally.seeds == 1

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from tests.simulation.campaign import run_batch
 from tests.simulation.conftest import ROOT
-from tests.simulation.shrink import run_seed, run_seeds
-from tests.simulation.tally import Tally
+from tests.simulation.shrink import run_seed
 
 SEEDS = 1000
 BLOCK = 50
@@ -26,9 +26,9 @@ print(run_seed(int(sys.argv[2])).trace)
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
 def test_no_promise_is_broken(first: int) -> None:
-    tally = Tally()
-    run_seeds(range(first, first + BLOCK), tally)
-    counts = tally.counts
+    batch = run_batch(range(first, first + BLOCK))
+    assert not batch.failures, batch.failures[0].what
+    counts = batch.tally.counts
     assert counts["daemon: kills"] and counts["daemon: power cuts"]
     assert counts["uploads: published"] > BLOCK / 2
 

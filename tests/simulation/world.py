@@ -48,7 +48,12 @@ EVENTS_KEPT = 40
 
 
 class BrokenPromiseError(Exception):
-    """A promise was broken: the text says which, and how to see it again."""
+    """A promise was broken: the text says which, how to see it `again`, and what came before."""
+
+    def __init__(self, what: str, again: str, events: list[str]) -> None:
+        last = "\n  ".join(events)
+        super().__init__(f"{what}\nagain: {again}\nlast:\n  {last}")
+        self.again = again
 
 
 class World:
@@ -108,9 +113,8 @@ class World:
         if left and not self.violation:
             self.violation = f"descriptors are open at the end: {left}"
         if self.violation:
-            last = "\n  ".join(self._events[-EVENTS_KEPT:])
-            text = f"{self.violation}\nagain: {self.again}\nlast:\n  {last}"
-            raise BrokenPromiseError(text) from failure
+            last = self._events[-EVENTS_KEPT:]
+            raise BrokenPromiseError(self.violation, self.again, last) from failure
 
     # What others tell.
 
