@@ -143,6 +143,7 @@ class Life:
             for operation in chain[:done]:
                 if operation.opcode in ENDS or self.disk.perform(operation) < 0:
                     break
+                self._take_note_of_an_end(operation)
             first = chain[0]
             if not power and not done and PLAIN.get(first.opcode, first.opcode) is Opcode.WRITE:
                 late.setdefault(self.disk.inode(first.fd), []).append(_copied(first))
@@ -176,14 +177,18 @@ class Life:
             return self.disk.perform(operation)
         world.step(self)
         result = self.disk.perform(operation)
-        if operation.opcode is Opcode.UNLINKAT and world.may_fail:  # it will say so, if it lives
-            upload_id = os.fsdecode(operation.path).removesuffix(SPOOL_SUFFIX)
-            world.oracle.ended.setdefault(upload_id, "failed")
+        self._take_note_of_an_end(operation)
         said = min(result, 0) if operation.opcode in ENDS else result  # a descriptor is any number
         world.note(operation.opcode.name, operation.offset, operation.length, said)
         if not self.dead:
             world.step(self)
         return result
+
+    def _take_note_of_an_end(self, done: Operation) -> None:
+        """Take the removal of an upload that failed for its end: it will say so, if it lives."""
+        if done.opcode is Opcode.UNLINKAT and self._world.may_fail:
+            upload_id = os.fsdecode(done.path).removesuffix(SPOOL_SUFFIX)
+            self._world.oracle.ended.setdefault(upload_id, "failed")
 
 
 def _copied(operation: Operation) -> Operation:
