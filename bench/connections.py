@@ -43,7 +43,7 @@ SLOW_CHUNKS = 200
 SLOW_BYTES = 64 << 10
 DESCRIPTORS_APART = 256
 WAIT_S = 300.0
-REST_S = 2.0
+REST_TIMEOUT_S = 2.0
 
 METHOD = """\
 A new uringd for each part of a round, and one process for all clients (bench/harness/crowd.py),
@@ -95,12 +95,14 @@ class Bench:
         total_bytes: int,
         counts: tuple[int, ...],
         idle: int,
+        rest_timeout_s: float,
     ) -> None:
         self.directory = directory
         self.transport = transport
         self.total_bytes = total_bytes
         self.counts = counts
         self.idle = idle
+        self.rest_timeout_s = rest_timeout_s
         self.values: Values = defaultdict(list)
 
     def round(self, number: int) -> None:
@@ -156,7 +158,7 @@ class Bench:
 
     def _fill(self, daemon: Daemon, count: int) -> tuple[float, float]:
         """Upload; the result is MiB/s and the daemon's CPU seconds per GiB."""
-        wait_for_rest(self.directory, REST_S)
+        wait_for_rest(self.directory, self.rest_timeout_s)
         url, each_bytes = daemon.urls[self.transport], self.total_bytes // count
         with crowd("fill", url, count, each_bytes) as clients:
             before = sum(daemon.cpu_s())
@@ -222,6 +224,15 @@ def text(spread: Spread, digits: int) -> str:
     "--mib", type=click.IntRange(8), help="MiB in all for each measurement.  [default: 2048]"
 )
 @click.option("--idle", type=click.IntRange(1), help=f"Idle connections.  [default: {IDLE:,}]")
+@click.option(
+    "--rest",
+    "rest_timeout_s",
+    type=click.FloatRange(0),
+    default=REST_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait before each measurement for the disk to do nothing.",
+)
 @click.option("--transport", type=click.Choice(["tcp", "unix"]), default="unix", show_default=True)
 @directory_option
 @into_option
@@ -231,6 +242,7 @@ def main(
     rounds: int | None,
     mib: int | None,
     idle: int | None,
+    rest_timeout_s: float,
     transport: Transport,
     directory: Path,
     into: Path | None,
@@ -240,7 +252,7 @@ def main(
     total_bytes = (mib or (512 if quick else 2048)) * MIB
     idle = min(idle or (QUICK_IDLE if quick else IDLE), _descriptors() - DESCRIPTORS_APART)
     with tempfile.TemporaryDirectory(prefix="connections-", dir=directory) as scratch:
-        bench = Bench(Path(scratch), transport, total_bytes, COUNTS, idle)
+        bench = Bench(Path(scratch), transport, total_bytes, COUNTS, idle, rest_timeout_s)
         for number in range(rounds):
             bench.round(number)
     show(bench, rounds)

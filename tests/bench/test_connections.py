@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tests.bench.conftest import Script
 
-TINY = ("--quick", "--mib", "8", "--idle", "20")
+TINY = ("--quick", "--mib", "8", "--idle", "20", "--rest", "0")
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
