@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.lane import LOST, Lane, Refused
+from tests.simulation.attempts import BROKEN, Attempts
+from tests.simulation.lane import Lane, Refused
 from tests.simulation.oracle import Story
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType, crc32c
@@ -24,20 +25,17 @@ NAME, OTHER_NAME = "made/file", "other"
 CHUNK = 8192
 CHUNKS, CHUNKS_FIRST = 4, 2
 TAIL = 100
-BROKEN = {ErrorCode.IO, ErrorCode.NO_SPACE}
 PAUSE_S = 1.0
 
 
-class Client:
+class Client(Attempts):
     """Uploads one file, again and again until it is published. `told` is what it was refused."""
 
     def __init__(self, trial: Trial) -> None:
+        super().__init__(trial, "client")
         self.told: list[ErrorCode] = []
         self.published = False
-        self._trial = trial
-        self._oracle = trial.oracle
         self._stories = 0
-        self._asked = False  # for CREATE
         self._refused_to_resume = 0
         self._story = self._new_story()
 
@@ -58,20 +56,6 @@ class Client:
         self._oracle.begin(story)
         return story
 
-    async def _try(self) -> None:
-        async with trio.open_nursery() as nursery:
-            lanes: list[Lane] = []
-            try:
-                await self._upload(nursery, lanes)
-            except Refused as exc:
-                self._refused(exc)
-            except LOST:
-                pass
-            finally:
-                for lane in lanes:
-                    lane.close()
-                nursery.cancel_scope.cancel()
-
     async def _upload(self, nursery: trio.Nursery, lanes: list[Lane]) -> None:
         if not self._asked:
             lane = await self._connect(nursery, lanes)
@@ -87,12 +71,6 @@ class Client:
             await self._send(lane, CHUNKS, CHUNKS + 1)  # the same again is success
         await self._abort_another(lane)
         await self._commit(lane)
-
-    async def _connect(self, nursery: trio.Nursery, lanes: list[Lane]) -> Lane:
-        lane = Lane(self._trial, f"lane {len(lanes)}")
-        lanes.append(lane)
-        await lane.open(nursery)
-        return lane
 
     async def _create(self, lane: Lane) -> None:
         self._asked = True
@@ -128,10 +106,6 @@ class Client:
         self._oracle.ended.setdefault(self._story.upload_id, "failed")
         await lane.ask(FrameType.ABORT, pb.Abort(upload_id=self._story.upload_id))
 
-    def _attach(self, lane: Lane, reply: pb.CreateReply | pb.ResumeReply) -> None:
-        lane.handle, story = reply.upload, self._story
-        lane.durable = lambda position: self._oracle.durable(story, position)
-
     async def _send(self, lane: Lane, first: int, end: int) -> None:
         for offset in range(first * CHUNK, min(end * CHUNK, len(self._story.content)), CHUNK):
             data = self._story.content[offset : offset + CHUNK]
@@ -160,5 +134,5 @@ class Client:
 
     def _refused(self, exc: Refused) -> None:
         self.told.append(exc.code)
-        if exc.code in BROKEN and self._story.receipt is None:
-            self._oracle.ended.setdefault(self._story.upload_id, "failed")
+        if exc.code in BROKEN:
+            self._broke()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tests.simulation.attempts import BROKEN, Attempts
 from tests.simulation.lane import LOST, Lane, Refused
 from tests.simulation.oracle import Story
 from uringd.errors import ConnectionLostError
@@ -28,19 +29,17 @@ ALIGNMENT = 4096
 TRY_S = 400.0
 """Longer than any wait of the server's: a try that takes longer is given up, and begun anew."""
 
-BROKEN = {ErrorCode.IO, ErrorCode.NO_SPACE}
 LATER = {ErrorCode.BUSY, ErrorCode.SHUTTING_DOWN, ErrorCode.TOO_MANY_UPLOADS, ErrorCode.FENCED}
 GONE = {ErrorCode.NOT_FOUND}
 
 Extent = tuple[int, int]
 
 
-class Uploader:
+class Uploader(Attempts):
     """Uploads until its file is published, or it has aborted it."""
 
     def __init__(self, world: World, number: int) -> None:
-        self._world = world
-        self._oracle = world.oracle
+        super().__init__(world, f"client {number}")
         self._random = random.Random(f"{world.seed}/client/{number}")
         self._number = number
         self._uploads = 0
@@ -57,7 +56,6 @@ class Uploader:
         self._aborts = 0.1 if chance.random() < 0.2 else 0.0
         self._bad = chance.choice([0.0, 0.1, 0.3])  # how often it does what it should not
         self._zombie: Lane | None = None
-        self._asked = False  # for CREATE: it may be there
         self._epoch = 0
         self._done = False
         self._story = self._new_story()
@@ -87,24 +85,11 @@ class Uploader:
         self._oracle.begin(story)
         return story
 
-    async def _try(self) -> None:
-        """Connect, take the upload up, fill it, commit it: as far as that gets."""
-        async with trio.open_nursery() as nursery:
-            lanes: list[Lane] = []
-            try:
-                await self._upload(nursery, lanes)
-            except Refused as exc:
-                self._refused(exc)
-            except LOST:
-                pass
-            finally:
-                alive = [lane for lane in lanes if lane.handle and not lane.lost]
-                if self._bad and alive and self._zombie is None and not self._done:
-                    self._zombie = alive[0]  # its reader ends here; its connection stands
-                for lane in lanes:
-                    if lane is not self._zombie:
-                        lane.close()
-                nursery.cancel_scope.cancel()
+    def _close(self, lanes: list[Lane]) -> None:
+        alive = [lane for lane in lanes if lane.handle and not lane.lost]
+        if self._bad and alive and self._zombie is None and not self._done:
+            self._zombie = alive[0]  # its reader ends here; its connection stands
+        super()._close([lane for lane in lanes if lane is not self._zombie])
 
     async def _upload(self, nursery: trio.Nursery, lanes: list[Lane]) -> None:
         main = await self._connect(nursery, lanes)
@@ -124,12 +109,6 @@ class Uploader:
                 todo = await self._finish(self._random.choice(lanes))
             if not todo:
                 return
-
-    async def _connect(self, nursery: trio.Nursery, lanes: list[Lane]) -> Lane:
-        lane = Lane(self._world, f"client {self._number} lane {len(lanes)}")
-        lanes.append(lane)
-        await lane.open(nursery)
-        return lane
 
     async def _take_up(self, lane: Lane) -> list[Extent] | None:
         """Create the upload, or resume it: what is to be sent, None when there is no more to do."""
@@ -158,9 +137,8 @@ class Uploader:
         return self._missing(ranges)
 
     def _attach(self, lane: Lane, reply: pb.CreateReply | pb.ResumeReply) -> None:
-        story = self._story
-        lane.handle, self._epoch = reply.upload, reply.epoch
-        lane.durable = lambda position: self._oracle.durable(story, position)
+        super()._attach(lane, reply)
+        self._epoch = reply.epoch
 
     async def _create(self, lane: Lane, story: Story) -> list[Extent] | None:
         self._asked = True
@@ -354,8 +332,7 @@ class Uploader:
         if code in BROKEN:
             if not world.may_fail:
                 world.broken(f"{code.name}, and nothing was wrong: {exc.text}")
-            if self._story.receipt is None:
-                self._oracle.ended.setdefault(self._story.upload_id, "failed")
+            self._broke()
         elif code is ErrorCode.EXISTS:
             self._end("refused")
         elif code not in LATER | GONE and not (code is ErrorCode.BAD_NAME and world.may_fail):
