@@ -208,9 +208,11 @@ async def both(
 
 
 def test_a_server_of_several_workers_keeps_the_protocol(
-    serve_workers: ServeWorkers, uringd: UringdCommand
+    serve_workers: ServeWorkers, uringd: UringdCommand, tmp_path: Path
 ) -> None:
-    workers = serve_workers()
+    config = tmp_path / "config"
+    config.write_text("handshake_timeout_s = 3.0\n")  # one case waits for its end
+    workers = serve_workers("--config", config)
     done = uringd("conformance", workers.server.unix)
     assert done.returncode == 0, done.stdout
     assert workers.events("worker died") == []
