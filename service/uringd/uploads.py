@@ -205,8 +205,10 @@ class Upload:
             try:
                 with trio.CancelScope(shield=True):
                     await self.filling.wait_settled()
-                    self.filling.check()
                     async with self._syncing:
+                        # Under the lock: a checkpoint that it waited for may have failed, and the
+                        # kernel tells that once. The fsync of a publish would succeed.
+                        self.filling.check()
                         receipt = await self._publish(size, durability, transport, instance_id)
             finally:
                 self.filling.closed = self.receipt is not None

@@ -7,20 +7,22 @@ the order in which the ring did them, and disks and records are held while other
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
-from tests.uringd.conftest import CREDIT, SLOT_BYTES
+from tests.uringd.conftest import CREDIT, SLOT_BYTES, SlowRing
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ByteRange, ErrorCode, FrameType, UploadState, crc32c
 from uringio.lowlevel import Opcode
+from uringio.testing import Fault
 
 if TYPE_CHECKING:
     import pytest
 
-    from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, SlowRing, Until
+    from tests.uringd.conftest import Daemon, OpenPeer, Peer, Serving, Until
 
 Content = Callable[[int], bytes]
 
@@ -113,6 +115,28 @@ async def test_what_is_written_while_an_fsync_runs_is_not_durable_by_it(
         found = await daemon.server.catalog.find(UPLOAD_ID)
         assert found is not None
         assert sum(part.length for part in found.ranges) == SLOT_BYTES
+
+
+async def test_a_commit_behind_a_checkpoint_that_fails_does_not_fsync_again(
+    serving: Serving, open_peer: OpenPeer, content: Content, until: Until
+) -> None:
+    """The second fsync would succeed, and publish what the first one lost."""
+    ring = SlowRing(faults=[Fault(Opcode.FSYNC, 1, result=-errno.EIO)])
+    async with serving(ring) as daemon, open_peer(daemon.unix, "resume") as peer:
+        handle = await peer.create(upload_id=UPLOAD_ID)
+        await peer.fill(handle, content(SLOT_BYTES))
+        upload = daemon.uploads[UPLOAD_ID]
+        ring.hold(Opcode.FSYNC)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.server._checkpoint, upload)
+            await until(lambda: bool(ring.in_flight))
+            await peer.send(peer.request(FrameType.COMMIT, pb.Commit(size=SLOT_BYTES), handle))
+            await until(lambda: upload.state is UploadState.COMMITTING)
+            ring.let_go()
+        assert (await peer.answer()).message.code == ErrorCode.IO
+        synced = [result for operation, result in ring.history if operation.opcode is Opcode.FSYNC]
+        assert synced == [-errno.EIO]
+        assert not (daemon.server.settings.root / "file").exists()
 
 
 async def send_and_hold(
