@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 CHILD_TIMEOUT_S = 60
 """A child that takes longer is stuck: the test fails instead of hanging."""
+
+
+def pytest_collection_finish() -> None:
+    """Take what collection has made out of what the garbage collector looks through each time."""
+    gc.collect()
+    gc.freeze()
 
 
 class RunPython(Protocol):
