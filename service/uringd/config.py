@@ -21,6 +21,10 @@ REPLIES_MAX = 64
 """Frames to a client that were not sent yet. Beyond it the client is not read from: who does not
 take its answers gets no new ones."""
 
+UNSENT_BYTES_MAX = 64 << 10
+"""The same in bytes: one answer of the longest, such as a LIST's. 64 of them for each of the
+connections that there may be would be 8 GiB for a few MB of requests."""
+
 
 SLOT_BYTES_DEFAULT = 2 << 20
 """What a chunk costs besides its bytes is the same for every size: 2 MiB took a fifth less of the

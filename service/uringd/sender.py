@@ -1,7 +1,9 @@
 """Frames to a socket: replies in order, acknowledgements merged, neither without bound.
 
-Replies wait in a queue of REPLIES_MAX; who would add one more waits, and meanwhile the session
-reads nothing. Acknowledgements are cumulative: all that are due for one upload are one frame.
+Replies wait until no more than UNSENT_BYTES_MAX are unsent, and no more than REPLIES_MAX of them;
+who would add one waits, and meanwhile the session reads nothing. So a client that takes no answers
+costs that and one answer more, however long the answers are that it asks for. Acknowledgements are
+cumulative: all that are due for one upload are one frame.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from uringd.ancillary import ancillary_for
-from uringd.config import REPLIES_MAX
+from uringd.config import REPLIES_MAX, UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +39,7 @@ class Sender:
         self._acknowledge = acknowledge
         self._timeout_s = send_timeout_s
         self._frames: deque[tuple[bytes, int]] = deque()
+        self._unsent_bytes = 0
         self._due = False
         self._ended = self._gone = False
         self._work = trio.lowlevel.ParkingLot()
@@ -48,8 +51,8 @@ class Sender:
         self._work.unpark()
 
     async def put(self, frame: bytes) -> None:
-        """Queue a frame; waits while REPLIES_MAX are queued."""
-        while len(self._frames) >= REPLIES_MAX:
+        """Queue a frame; waits while too many are queued, or too much is unsent."""
+        while len(self._frames) >= REPLIES_MAX or self._unsent_bytes > UNSENT_BYTES_MAX:
             await self._room.park()
         self.put_nowait(frame)
 
@@ -62,6 +65,7 @@ class Sender:
             _close(descriptor)
             return
         self._frames.append((frame, descriptor))
+        self._unsent_bytes += len(frame)
         self._work.unpark()
 
     def end(self) -> None:
@@ -76,7 +80,7 @@ class Sender:
                 while not (self._frames or self._due or self._ended):
                     await self._work.park()
                 data, descriptor = self._take()
-                self._room.unpark_all()
+                queued_bytes = len(data)
                 if self._due:
                     self._due = False
                     data += self._acknowledge()
@@ -84,6 +88,8 @@ class Sender:
                     await self._send_all(memoryview(data), descriptor)
                 elif self._ended:
                     return
+                self._unsent_bytes -= queued_bytes
+                self._room.unpark_all()
         finally:
             self._gone = True
             for _, descriptor in self._frames:
