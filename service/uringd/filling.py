@@ -260,8 +260,8 @@ class Filling:
 
     async def _reserve(self, end: int) -> None:
         try:
-            self._quota.reserve(self._id, end)
-            await self._reserved.reserve(end)
+            counted = self._quota.reserve(self._id, end, self._reserved.wish(end))
+            await self._reserved.reserve(end, counted)
         except OperationError as exc:
             self.fail(exc)
             raise failed(exc) from exc

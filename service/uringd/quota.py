@@ -2,6 +2,8 @@
 
 An upload counts for its declared size, or else for where its last chunk ends. While it is open it
 is known here what it counts for; at rest it counts for what its record says, which is the same.
+What is reserved ahead of an upload of unknown size counts too, while it is open: a client's first
+4 KiB would have 64 MiB of the disk otherwise, behind the quota's back.
 """
 
 from __future__ import annotations
@@ -36,14 +38,21 @@ class SpoolQuota:
         """Know what an upload counts for that is counted already."""
         self._held[upload_id] = self._recorded[upload_id] = size
 
-    def reserve(self, upload_id: str, end: int) -> None:
-        """Count an upload up to `end`. Raises NoSpaceError (EDQUOT), and nothing has changed."""
-        more = end - self._held.get(upload_id, 0)
-        if more <= 0:
-            return
-        if not self._accounts.take(Kind.SPOOL_BYTES, more, self._bytes_max):
-            raise operation_error(errno.EDQUOT, "reserve", "the spool", hint=HINT)
-        self._held[upload_id] = end
+    def reserve(self, upload_id: str, end: int, wish: int = 0) -> int:
+        """Count an upload up to `wish` if there is room for that, else up to `end`.
+
+        The result is how far it counts now, `end` at the least. Raises NoSpaceError (EDQUOT), and
+        nothing has changed.
+        """
+        held = self._held.get(upload_id, 0)
+        for wanted in (max(wish, end), end):
+            more = wanted - held
+            if more <= 0:
+                return held
+            if self._accounts.take(Kind.SPOOL_BYTES, more, self._bytes_max):
+                self._held[upload_id] = wanted
+                return wanted
+        raise operation_error(errno.EDQUOT, "reserve", "the spool", hint=HINT)
 
     def recorded(self, upload_id: str, end: int) -> None:
         """Take note that the catalog says so now: this much stays when the process is killed."""

@@ -83,6 +83,7 @@ RING: dict[str, tuple[Wrong, ...]] = {
 
 CALLS: dict[str, tuple[Wrong, ...]] = {
     "os.dup": _each(errno.EMFILE, told=Told.ALWAYS),
+    "os.fstatvfs": _each(errno.EIO, errno.ENOSYS, told=Told.NEVER),  # only to ask for no more
     # Without locks nobody can tell whether a spool file is somebody's: BUSY.
     "fcntl.flock": (Wrong(errno.ENOLCK, also=frozenset({ErrorCode.BUSY})),),
     "F_SETFL": _each(errno.EINVAL, told=Told.NEVER),  # no O_DIRECT: through the page cache
@@ -105,6 +106,7 @@ TABLE: dict[str, tuple[Wrong, ...]] = {
 
 HARMLESS: dict[str, str] = {
     "os.fstat": "of an open local file: its inode is in memory",
+    "os.geteuid": "one is somebody",
     "os.close": "of directories and of what was unlinked: there is nothing to write back",
     "sqlite3.fetchone": "its statement has read the row already",
 }

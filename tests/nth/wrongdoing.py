@@ -82,6 +82,7 @@ class Wrongdoer:
         with contextlib.ExitStack() as stack:
             for owner, name in (
                 (os, "dup"),
+                (os, "fstatvfs"),
                 (os, "readv"),
                 (os, "write"),
                 (fcntl, "flock"),

@@ -45,3 +45,16 @@ def test_without_a_bound_nothing_is_refused() -> None:
     quota = SpoolQuota()
     quota.reserve("a", 1 << 60)
     assert quota.used == 1 << 60
+
+
+def test_a_wish_is_counted_where_there_is_room_and_else_the_need() -> None:
+    quota = SpoolQuota(100)
+    assert quota.reserve("a", 10, 80) == 80
+    assert quota.reserve("a", 20, 20) == 80, "it is counted already"
+    assert quota.reserve("b", 15, 70) == 15
+    with pytest.raises(NoSpaceError):
+        quota.reserve("b", 25, 70)
+    assert quota.used == 95
+    quota.recorded("a", 20)
+    quota.rest("a")
+    assert quota.used == 35, "at rest it is no more than what is recorded"

@@ -58,6 +58,33 @@ async def test_an_unknown_size_grows_by_doubling_steps_up_to_the_largest(
     assert set(lengths[5:]) == {module.STEP_BYTES_MAX}
 
 
+@pytest.mark.parametrize("size", [None, 1 << 60])
+async def test_what_the_disk_has_not_is_refused_and_not_asked_for(
+    open_simulated: OpenRaw, descriptor: int, size: int | None
+) -> None:
+    """ext4 would take all there is from everybody before it says that it is too little."""
+    raw = simulated()
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", size)
+        with pytest.raises(NoSpaceError):
+            await reservation.reserve(1 << 60)
+    assert reserved(raw) == []
+    assert reservation.reached == 0
+
+
+async def test_a_guess_goes_no_further_than_it_may(
+    open_simulated: OpenRaw, descriptor: int
+) -> None:
+    raw = simulated()
+    async with open_simulated(raw) as ring:
+        reservation = Preallocation(ring.reactor, descriptor, "path", None)
+        assert reservation.wish(4096) == STEP
+        await reservation.reserve(4096, 8192)
+        await reservation.reserve(8192, 8192)
+        await reservation.reserve(12288, 12288)
+    assert reserved(raw) == [(0, 8192), (8192, 4096)]
+
+
 async def test_a_need_beyond_the_step_is_reserved_in_one(
     open_simulated: OpenRaw, descriptor: int
 ) -> None:
