@@ -94,6 +94,7 @@ class Server:
         self.small = SmallUploads(ring.reactor, root, catalog, self)
         self.sessions: set[Session] = set()
         self.receiving: dict[Session, float] = {}
+        self.strangers: dict[Session, None] = {}
         self.closing = False
         self.retiring = False
         self._gone = trio.Event()
@@ -173,10 +174,27 @@ class Server:
         async with stream:
             peer = _peer_name(stream, transport)
             most = self.settings.connections_max
-            if self.closing or not self.accounts.take(Kind.CONNECTIONS, 1, most):
+            if self.closing or not (
+                self.accounts.take(Kind.CONNECTIONS, 1, most) or self._make_room()
+            ):
                 await self._turn_away(stream)
                 return
-            await self._run_session(Session(self, stream.socket, transport, peer))
+            session = Session(self, stream.socket, transport, peer)
+            self.strangers[session] = None
+            await self._run_session(session)
+
+    def _make_room(self) -> bool:
+        """Have the oldest connection that was not admitted give way to a new one, if there is one.
+
+        Else whoever has no token could keep out those who have, by connections that say nothing.
+        """
+        if not self.strangers:
+            return False
+        stranger = next(iter(self.strangers))
+        del self.strangers[stranger]
+        self.accounts.take(Kind.CONNECTIONS, 1, None)  # its own is given back in a moment
+        stranger.give_way()
+        return True
 
     def take_over(self, stream: trio.SocketStream, moved: Moved) -> None:
         """Go on with a connection that another process of this server accepted."""
@@ -200,6 +218,7 @@ class Server:
 
     def _forget(self, session: Session) -> None:
         self.accounts.give_back(Kind.CONNECTIONS, 1)
+        self.strangers.pop(session, None)
         self.sessions.discard(session)
         if self.closing and not self.sessions:
             self._gone.set()

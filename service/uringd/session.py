@@ -84,6 +84,7 @@ class Session:
         self._socket = socket
         self._scope = trio.CancelScope()
         self._watchdog = trio.CancelScope()
+        self._parting = trio.CancelScope()
         self._patience = ""
         self._is_idle = False
         self._end = "the client closed the connection"
@@ -107,7 +108,8 @@ class Session:
         if self._destination is not None and not nursery.cancel_scope.cancelled_caught:
             await self.server.others.move(self._socket.fileno(), *self._destination)
         if self._drain:
-            await self.receiver.drain(LAST_WORDS_TIMEOUT_S)
+            with self._parting:
+                await self.receiver.drain(LAST_WORDS_TIMEOUT_S)
 
     def begin_shutdown(self) -> None:
         """Tell the client that the server is leaving, and end here if nothing is unfinished."""
@@ -133,6 +135,12 @@ class Session:
     def cancel(self, reason: str) -> None:
         """End the session now."""
         self._end = reason
+        self._scope.cancel()
+
+    def give_way(self) -> None:
+        """End now, for somebody else's sake: nobody knows who this is."""
+        self._fail(ErrorCode.TOO_MANY_CONNECTIONS, "no HELLO was taken, and others came")
+        self._parting.cancel()
         self._scope.cancel()
 
     def end_slow_chunk(self) -> None:
@@ -227,6 +235,7 @@ class Session:
             log.warning("session refused", peer=self.peer, reason=self._end)
             await self._refuse(event.cookie, exc)
             return
+        self.server.strangers.pop(self, None)
         self._take_descriptors()
         await self._reply(event, welcome(self))
 
