@@ -20,27 +20,24 @@ from typing import TYPE_CHECKING
 import trio
 
 from uringd.keyed_lock import KeyedLock
+from uringd.listing import list_files
 from uringd.wire import LIST_ENTRIES_MAX, PRIVATE_NAME, check_name
-from uringio.exceptions import OperationError, operation_error
+from uringio.exceptions import operation_error
 from uringio.lowlevel import Reactor, operations, small_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 SPOOL_SUFFIX = ".part"
 DIRECTORIES_KNOWN_MAX = 10_000
 """Directories known to be durable: about 1 MiB; beyond it they are fsynced once more."""
-
-UNLISTED = {PRIVATE_NAME, "lost+found"}
-"""Directories of ROOT itself that are not ours to show: what fsck keeps cannot be read by all."""
 
 FREEING_MAX = 4
 """Files whose blocks are freed at a time: a device discards at its own speed, however many ask."""
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-WENT_AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""What was in a directory when it was read is removed, or replaced: nothing is wrong."""
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class RootError(Exception):
@@ -64,36 +61,55 @@ class Removal(enum.Enum):
     GONE = "there was none"
 
 
+@dataclass(frozen=True, slots=True)
+class HeldRoot:
+    """Descriptors of ROOT, of its private directory and of its lock."""
+
+    fd: int
+    private_fd: int
+    lock_fd: int
+
+
 class Root:
     """An open ROOT, served by this server alone until its last process has called `close`.
 
-    `lock_fd` is the lock that another process of this server took; it is this object's then. The
-    lock is held by the open file description, which they share: until the last of them has ended.
+    `held` is what another process of this server opened; it is this object's then. The lock is held
+    by the open file description, which they share: until the last of them has ended. And `path` is
+    not looked up again: by now another directory, or a link, may have that name.
     """
 
-    def __init__(self, path: Path, lock_fd: int | None = None) -> None:
+    def __init__(self, path: Path, held: HeldRoot | None = None) -> None:
         self.path = path
         self._durable: set[tuple[int, int]] = set()
         self.naming = KeyedLock()  # who gives a name to a file, until that is recorded
         self._walks = trio.CapacityLimiter(1)  # each takes a thread and reads the whole tree
         self._freeing = trio.CapacityLimiter(FREEING_MAX)
         with contextlib.ExitStack() as opened:
+            self.held = self._open(opened) if held is None else _adopt(opened, held)
+            self.fd = self.held.fd
+            self._private_fd = self.held.private_fd
             try:
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self.fd = _keep(opened, os.open(path, DIRECTORY_FLAGS))
-            except OSError as exc:
-                raise RootError(f"cannot serve {path}: {exc.strerror}") from exc
-            try:
-                self._private_fd = _keep(opened, _make_private(self.fd, PRIVATE_NAME))
-                self.spool_fd = _keep(opened, _make_private(self._private_fd, "spool"))
-                self.lock_fd = _keep(opened, self._lock() if lock_fd is None else lock_fd)
+                self.spool_fd = _keep(opened, self.open_private("spool"))
             except OSError as exc:
                 raise RootError(f"cannot write to {path}: {exc.strerror}") from exc
             self._opened = opened.pop_all()
 
-    def _lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        fd = os.open("lock", flags, 0o600, dir_fd=self._private_fd)
+    def _open(self, opened: contextlib.ExitStack) -> HeldRoot:
+        path = self.path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = _keep(opened, os.open(path, DIRECTORY_FLAGS))
+        except OSError as exc:
+            raise RootError(f"cannot serve {path}: {exc.strerror}") from exc
+        try:
+            private_fd = _keep(opened, _make_private(fd, PRIVATE_NAME))
+            return HeldRoot(fd, private_fd, _keep(opened, self._lock(private_fd)))
+        except OSError as exc:
+            raise RootError(f"cannot write to {path}: {exc.strerror}") from exc
+
+    def _lock(self, private_fd: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open("lock", flags, 0o600, dir_fd=private_fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -275,7 +291,7 @@ class Root:
                 raise operation_error(-made, "mkdir", component)
             fd = await reactor.perform(opening)
         if fd < 0:
-            raise operation_error(-fd, "open", component)
+            raise operation_error(-fd, "search", component)
         try:
             await self._make_durable(reactor, parent_fd, fd, component)
         except BaseException:
@@ -308,16 +324,10 @@ class Root:
         One more than `limit` is looked for, so that the caller can tell whether there are more.
         """
         count = min(limit or LIST_ENTRIES_MAX, LIST_ENTRIES_MAX) + 1
-        return await trio.to_thread.run_sync(self._list, prefix, after, count, limiter=self._walks)
-
-    def _list(self, prefix: str, after: str, count: int) -> list[Published]:
-        found: list[Published] = []
-        for name, entry in _walk(self.fd, ""):
-            if name.startswith(prefix) and _is_utf8(name) and name.encode() > after.encode():
-                found.append(Published(name, entry.st_size, entry.st_mtime_ns))
-                if len(found) == count:
-                    break
-        return found
+        found = await trio.to_thread.run_sync(
+            list_files, self.fd, prefix, after, count, limiter=self._walks
+        )
+        return [Published(name, entry.st_size, entry.st_mtime_ns) for name, entry in found]
 
 
 def inode_of(fd: int) -> int:
@@ -336,62 +346,34 @@ def _keep(opened: contextlib.ExitStack, fd: int) -> int:
     return fd
 
 
+def _adopt(opened: contextlib.ExitStack, held: HeldRoot) -> HeldRoot:
+    for fd in (held.fd, held.private_fd, held.lock_fd):
+        _keep(opened, fd)
+    return held
+
+
 def _make_private(parent_fd: int, name: str) -> int:
+    """Open a directory that is this user's alone, making it where there is none.
+
+    Who may write to ROOT may have made it before us, with links in it to where we would write the
+    catalog. Raises OSError, RootError.
+    """
     try:
         os.mkdir(name, 0o700, dir_fd=parent_fd)
         os.fsync(parent_fd)
     except FileExistsError:
         pass
-    return os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
-
-
-def _is_utf8(name: str) -> bool:
-    """Whether a name can be said on the wire (somebody else may have put it there)."""
-    return os.fsencode(name) == name.encode(errors="replace")
+    fd = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent_fd)
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid() or found.st_mode & OTHERS_WRITE:
+        os.close(fd)
+        raise RootError(
+            f"{name} in the directory to be served can be written by others (it is of user "
+            f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}): move it away, or make it "
+            "yours alone by chown and chmod 700"
+        )
+    return fd
 
 
 def _is_file(found: os.stat_result) -> bool:
     return stat.S_ISREG(found.st_mode)
-
-
-def _walk(dir_fd: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield regular files below a directory in byte order of their whole names; follow no link.
-
-    Raises OperationError for what is there and cannot be looked at: no list lacks it in silence.
-    """
-    for name, is_directory in _entries(dir_fd, prefix):
-        if not prefix and name in UNLISTED:
-            continue
-        with _looking_at(prefix + name):
-            if is_directory:
-                child = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
-                try:
-                    yield from _walk(child, f"{prefix}{name}/")
-                finally:
-                    os.close(child)
-            else:
-                found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-                if _is_file(found):
-                    yield prefix + name, found
-
-
-def _entries(dir_fd: int, prefix: str) -> list[tuple[str, bool]]:
-    """Read a directory: names, and whether each is a directory, as their files are to be listed."""
-    entries: list[tuple[str, bool]] = []
-    with _looking_at(prefix or "."), os.scandir(dir_fd) as scan:
-        entries += ((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
-    # A directory's files sort as if its name ended in a slash.
-    return sorted(entries, key=lambda entry: os.fsencode(entry[0] + "/" * entry[1]))
-
-
-@contextlib.contextmanager
-def _looking_at(name: str) -> Iterator[None]:
-    """Pass over what went away meanwhile; say where anything else went wrong."""
-    try:
-        yield
-    except OperationError:
-        raise  # it says where already
-    except OSError as exc:
-        if exc.errno not in WENT_AWAY:
-            sayable = os.fsencode(name).decode(errors="replace")
-            raise operation_error(exc.errno or errno.EIO, "list", sayable) from exc

@@ -20,7 +20,7 @@ from uringd.config import SLOTS_WANTED, Settings
 from uringd.listeners import Listener, listen
 from uringd.others import Nobody
 from uringd.registry import Registry
-from uringd.root import Root
+from uringd.root import HeldRoot, Root
 from uringd.session import Session
 from uringd.slab import SlabBudget
 from uringd.small.uploads import SmallUploads
@@ -60,7 +60,7 @@ below what any client waits before it takes the server for gone."""
 class Shared:
     """What a process that serves together with others has of the whole server's."""
 
-    lock_fd: int
+    root: HeldRoot
     accounts: Accounts
     naming: KeyedLock
     others: Others
@@ -265,7 +265,7 @@ async def open_server(
     several: the lock is held and what is there agrees. Raises RootError, CatalogError or
     uringio.UnavailableError.
     """
-    root = Root(settings.root, None if shared is None else shared.lock_fd)
+    root = Root(settings.root, None if shared is None else shared.root)
     if shared is not None:
         root.naming = shared.naming
     try:

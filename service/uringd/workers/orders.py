@@ -16,6 +16,7 @@ import trio
 
 from uringd.config import Settings
 from uringd.listeners import Listener
+from uringd.root import HeldRoot
 from uringd.urls import parse_url
 
 READY = b"ready\n"
@@ -26,16 +27,16 @@ READY = b"ready\n"
 class Orders:
     """One worker's orders.
 
-    `worker` is its number, from 1; `row` its row of the accounts in `memory_fd`; `lock_fd` ROOT's
-    lock; `bus_fd` the directory of the workers' own sockets; `listening_fds` the sockets of
-    `settings.listen`, in that order.
+    `worker` is its number, from 1; `row` its row of the accounts in `memory_fd`; `root` what the
+    supervisor holds of ROOT; `bus_fd` the directory of the workers' own sockets; `listening_fds`
+    the sockets of `settings.listen`, in that order.
     """
 
     settings: Settings
     log_format: str
     worker: int
     row: int
-    lock_fd: int
+    root: HeldRoot
     memory_fd: int
     bus_fd: int
     listening_fds: tuple[int, ...]
@@ -43,11 +44,13 @@ class Orders:
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors to inherit."""
-        return (self.lock_fd, self.memory_fd, self.bus_fd, *self.listening_fds)
+        held = dataclasses.astuple(self.root)
+        return (*held, self.memory_fd, self.bus_fd, *self.listening_fds)
 
     def encode(self) -> bytes:
         """Make the line."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["root"] = dataclasses.asdict(self.root)
         settings = {
             field.name: getattr(self.settings, field.name) for field in dataclasses.fields(Settings)
         }
@@ -63,6 +66,7 @@ class Orders:
         settings["root"] = Path(settings["root"])
         settings["listen"] = tuple(map(parse_url, settings["listen"]))
         values["settings"] = Settings(**settings)
+        values["root"] = HeldRoot(**values["root"])
         values["listening_fds"] = tuple(values["listening_fds"])
         return cls(**values)
 

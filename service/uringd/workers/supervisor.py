@@ -69,7 +69,7 @@ async def supervise(
         fds = tuple(listener.socket.socket.fileno() for listener in listeners)
 
         def orders(worker: int, row: int) -> Orders:
-            return Orders(settings, log_format, worker, row, root.lock_fd, memory_fd, bus_fd, fds)
+            return Orders(settings, log_format, worker, row, root.held, memory_fd, bus_fd, fds)
 
         supervisor = Supervisor(settings, accounts, bus_fd, orders)
         house = Housekeeping(root, catalog, accounts, settings)

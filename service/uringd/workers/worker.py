@@ -46,7 +46,7 @@ async def work(orders: Orders) -> None:
     accounts = Accounts(orders.memory_fd, orders.row)
     bus = Bus(orders.bus_fd, str(os.getpid()))
     names = SharedNames(orders.memory_fd)
-    shared = Shared(orders.lock_fd, accounts, names, OtherWorkers(bus))
+    shared = Shared(orders.root, accounts, names, OtherWorkers(bus))
     async with (
         open_server(orders.settings, shared=shared) as server,
         bus.serve(Answering(server)),
