@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 NAME_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV})
 """A name cannot be had: nothing is wrong with the upload or with the disk."""
 
+NAMING = frozenset({"search", "mkdir", "rename", "link"})
+"""What is done to give a file its name, with directories on the way."""
+
+NAMING_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENOENT, errno.EISDIR}
+)
+"""What these say when somebody has changed ROOT: permissions, a mount, a directory that is gone. It
+can be changed back, so an upload is not thrown away for it."""
+
 
 class UploadError(Exception):
     """An upload cannot do what was asked; the code and the text are the client's answer."""
@@ -42,13 +51,18 @@ def thrown_away() -> UploadError:
     return UploadError(ErrorCode.NOT_FOUND, "there is no such upload any more: it was thrown away")
 
 
+def is_of_the_name(exc: OperationError) -> bool:
+    """Whether giving a file its name has failed, and nothing else has."""
+    return exc.operation in NAMING and exc.errno in NAME_ERRORS | NAMING_ERRORS
+
+
 def failed(exc: OperationError) -> UploadError:
     """Turn an error of the file system into what the client is told."""
     if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         code = ErrorCode.NO_SPACE
     elif exc.errno == errno.EEXIST:
         return UploadError(ErrorCode.EXISTS, f"{exc.path} exists already")
-    elif exc.errno in NAME_ERRORS:
+    elif exc.errno in NAME_ERRORS or is_of_the_name(exc):
         return UploadError(ErrorCode.BAD_NAME, f"{exc.path} cannot be a file here: {exc.strerror}")
     else:
         code = ErrorCode.IO

@@ -24,7 +24,7 @@ from uringd.filling import Filling
 from uringd.publishing import publish
 from uringd.records import ReceiptRecord, UploadRecord
 from uringd.root import SPOOL_SUFFIX, inode_of
-from uringd.upload_errors import NAME_ERRORS, UploadError, failed, fenced
+from uringd.upload_errors import UploadError, failed, fenced, is_of_the_name
 from uringd.wire import ByteRange, Durability, ErrorCode, UploadState
 from uringio.exceptions import OperationError, operation_error
 from uringio.lowlevel import operations
@@ -326,7 +326,7 @@ class Upload:
 
     async def _refuse_name(self, exc: OperationError) -> NoReturn:
         """Go on after a publish that failed, where only the name is not to be had."""
-        if exc.errno not in NAME_ERRORS | {errno.EISDIR}:
+        if not is_of_the_name(exc) or not self._root.is_spooled(self.id):
             self._break(exc)
         try:
             await self._catalog.withdraw_commit(self.id)

@@ -1,0 +1,75 @@
+"""A server and its client, as a user that is not root: modes that change while an upload runs.
+
+Started by the tests, as root, with a directory of that user's and its number as arguments. It
+becomes that user when all is imported: an installation may be root's alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from uringd.client import ClientUpload, connect
+from uringd.config import Settings
+from uringd.errors import RefusedError
+from uringd.listeners import listen
+from uringd.server import open_server
+from uringd.urls import UnixUrl
+from uringd.wire import ErrorCode
+
+MIB = 1 << 20
+DATA = os.urandom(MIB + 1)
+
+
+async def main(home: Path) -> None:
+    """Serve, and try each place whose mode can change."""
+    root, url = home / "root", UnixUrl(str(home / "socket"))
+    settings = Settings(root=root, listen=(url,), slots=4, slot_bytes=64 << 10)
+    async with open_server(settings) as server, trio.open_nursery() as nursery:
+        listener = await listen(url)
+        serve = partial(server.serve_connection, listener.transport)
+        nursery.start_soon(trio.serve_listeners, serve, [listener.socket])
+        for mode in (0o500, 0o600, 0o000):  # no writing, no searching, nothing
+            for place in (root, root / "dir", root / "dir" / "below"):
+                await change_while_it_runs(str(url), root, place, mode)
+        nursery.cancel_scope.cancel()
+    assert os.listdir(root / ".uringd" / "spool") == []
+
+
+async def change_while_it_runs(url: str, root: Path, place: Path, mode: int) -> None:
+    """Upload, change the mode, be refused, change it back, and commit the same upload."""
+    published = root / "dir" / "below" / "x"
+    published.parent.mkdir(parents=True, exist_ok=True)
+    name = str(published.relative_to(root))
+    async with connect(url) as client, client.upload(name, overwrite=True) as upload:
+        await upload.write(DATA)
+        await upload.sync()
+        place.chmod(mode)
+        code = await commit(upload)
+        place.chmod(0o700)
+        # Only the last directory is written to; those above are passed through.
+        harmless = mode == 0o500 and place != published.parent
+        assert code == (None if harmless else ErrorCode.BAD_NAME), code
+        await upload.commit()
+    assert published.read_bytes() == DATA
+
+
+async def commit(upload: ClientUpload) -> ErrorCode | None:
+    """Commit; the result is the code of the refusal, None if it is none."""
+    try:
+        await upload.commit()
+    except RefusedError as exc:
+        return exc.code
+    return None
+
+
+if __name__ == "__main__":
+    user = int(sys.argv[2])
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    trio.run(main, Path(sys.argv[1]))
