@@ -7,7 +7,6 @@ comes back finds its upload open, or closed with all of it recorded, and never h
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +14,7 @@ import trio
 
 from uringd.accounts import Accounts, Kind
 from uringd.catalog import CatalogError
+from uringd.clock import SteadyTime
 from uringd.keyed_lock import KeyedLock
 from uringd.others import Nobody
 from uringd.quota import SpoolQuota
@@ -70,6 +70,7 @@ class Registry:
         self._resting = Resting(
             ring, root, catalog, self._quota, self._accounts, others or Nobody(), self._opened
         )
+        self._time = SteadyTime()
         self._changing = KeyedLock()  # who opens or closes an upload; never a client's patience
         self.open: dict[str, Upload] = {}
 
@@ -266,7 +267,7 @@ class Registry:
         for upload_id in await self._catalog.expired(self._settings.upload_expiry_s):
             with contextlib.suppress(UploadError):  # somebody else was faster
                 await self._expire(upload_id)
-        before_ns = time.time_ns() - int(self._settings.receipt_expiry_s * 1e9)
+        before_ns = self._time.now_ns() - int(self._settings.receipt_expiry_s * 1e9)
         await self._catalog.prune_receipts(before_ns)
 
     async def _throw_away(

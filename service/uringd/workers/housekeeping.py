@@ -7,7 +7,6 @@ not at rest.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +14,7 @@ import trio
 
 from uringd.accounts import Accounts, Kind
 from uringd.catalog import Catalog, CatalogError
+from uringd.clock import SteadyTime
 from uringd.root import Removal
 from uringd.server import EXPIRY_TICK_S
 from uringd.upload_log import log_removed
@@ -37,6 +37,7 @@ class Housekeeping:
         self._catalog = catalog
         self._accounts = accounts
         self._settings = settings
+        self._time = SteadyTime()
         self._untidy = False
         self._small: set[str] | None = None
 
@@ -66,7 +67,7 @@ class Housekeeping:
             record = await self._catalog.find(upload_id)
             if record is not None:
                 await self._remove(record, "it expired")
-        before_ns = time.time_ns() - int(self._settings.receipt_expiry_s * 1e9)
+        before_ns = self._time.now_ns() - int(self._settings.receipt_expiry_s * 1e9)
         await self._catalog.prune_receipts(before_ns)
 
     async def tidy(self) -> bool:
