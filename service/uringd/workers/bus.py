@@ -46,7 +46,11 @@ ACCEPT_AGAIN_S = 0.1
 """After an accept that failed for want of descriptors: sessions end, and free some."""
 
 BACKLOG = 128
-"""Questions that wait to be accepted: more than workers ask at once. Beyond it connect(2) waits."""
+"""Questions that wait to be accepted. Beyond it connect(2) says EAGAIN, and the socket tells nobody
+when there is room."""
+
+CONNECT_AGAIN_S = 0.01
+"""Until it is tried again: a few passes of the other's scheduler."""
 
 DESCRIPTORS_MAX = 4
 """Room for more descriptors than any message has, so that none is lost and all can be closed."""
@@ -96,7 +100,7 @@ class Bus:
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
             with trio.move_on_after(ASK_TIMEOUT_S):
                 try:
-                    await asking.connect(self._path(name))
+                    await _connect(asking, self._path(name))
                     if fd is None:
                         await asking.send(packet)
                     else:
@@ -141,6 +145,16 @@ def remove(directory_fd: int, name: str) -> None:
     """Remove the name of a worker's socket, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory_fd)
+
+
+async def _connect(asking: trio.socket.SocketType, path: str) -> None:
+    """Connect, also while too many others wait to be accepted. Raises OSError."""
+    while True:
+        await asking.connect(path)
+        with contextlib.suppress(OSError):  # ENOTCONN: trio has taken EAGAIN for EINPROGRESS
+            asking.getpeername()
+            return
+        await trio.sleep(CONNECT_AGAIN_S)
 
 
 def _passing(fd: int) -> tuple[int, int, bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from uringd.workers import bus
 from uringd.workers.bus import Bus
 from uringd.workers.messages import Answer, Find, Question
 
@@ -106,3 +107,21 @@ async def test_nonsense_costs_its_own_connection(directory_fd: int) -> None:
         answer = await Bus(directory_fd, "1").ask("2", find("x"))
     assert answer is not None and answer.held
     assert len(os.listdir("/proc/self/fd")) == before, "what came with it is closed"
+
+
+async def test_more_questions_than_may_wait_are_all_answered(
+    directory_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """connect(2) says EAGAIN for them: that nobody has accepted yet is no sign of nobody there."""
+    monkeypatch.setattr(bus, "BACKLOG", 1)
+    asking, asked = Bus(directory_fd, "1"), Bus(directory_fd, "2")
+    answers: list[Answer | None] = []
+    with trio.fail_after(STUCK_S):
+        async with asked.serve(Holder("held")), trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                answers.append(await asking.ask("2", Find("held")))
+
+            for _ in range(50):
+                nursery.start_soon(ask)
+    assert answers == [Answer(held=True)] * 50
