@@ -7,8 +7,9 @@ openat2 below the root; it is not yet known to exist, or to be free of symlinks.
 from uringd.wire.codes import COMPONENT_BYTES_MAX, NAME_BYTES_MAX
 from uringd.wire.exceptions import BadNameError
 
-# The server's own directory below the root. Compared without case, because a directory of the file
-# system may be set to do the same; deeper down the name has no meaning and is allowed.
+# The server's own directory below the root. Compared without case, and without what is not ASCII,
+# because a directory of the file system may be set to do the same: it then leaves out characters
+# that nobody sees. Deeper down the name has no meaning and is allowed.
 PRIVATE_NAME = ".uringd"
 
 
@@ -32,7 +33,7 @@ def check_name(name: str) -> tuple[str, ...]:
     components = tuple(name.split("/"))
     for component in components:
         _check_component(component)
-    if components[0].casefold() == PRIVATE_NAME:
+    if components[0].encode("ascii", "ignore").decode().casefold() == PRIVATE_NAME:
         raise BadNameError(f"{PRIVATE_NAME} is the server's own directory")
     return components
 
