@@ -58,6 +58,7 @@ class Catalog:
         self._asked: deque[tuple[Work, trio.lowlevel.Task]] = deque()
         self._work = trio.lowlevel.ParkingLot()
         self._thread = trio.CapacityLimiter(1)  # the one writer
+        self._lists = trio.CapacityLimiter(1)
         self._closed = False
 
     async def add(self, upload: UploadRecord) -> bool:
@@ -144,7 +145,9 @@ class Catalog:
     ) -> list[UploadRecord]:
         """Return unfinished uploads by upload id: those above `after` whose name has `prefix`.
 
-        Of each one's ranges the first and the last only: a list is no reason to read them all.
+        Of each one's ranges the first and the last only: a list is no reason to read them all. And
+        one list at a time: it takes as long as hundreds of records, and so each record waits for
+        one of them at the most, however many clients ask.
         """
 
         def work(db: sqlite3.Connection) -> list[UploadRecord]:
@@ -152,7 +155,8 @@ class Catalog:
             ids = db.execute(_LIST_UPLOADS, row).fetchall()
             return [found for (upload_id,) in ids if (found := _find(db, upload_id, _BRIEF))]
 
-        return await self._run(work)
+        async with self._lists:
+            return await self._run(work)
 
     async def weak_receipts(self) -> list[ReceiptRecord]:
         """Return the newest receipts that promise less than PUBLISHED, one for each name."""

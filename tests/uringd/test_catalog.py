@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from uringd.catalog import Catalog, CatalogError, open_catalog
 from uringd.catalog_schema import MIGRATIONS, ROOM_BYTES, migrate
@@ -281,3 +282,22 @@ async def test_what_sqlite_rolls_back_by_itself_is_told_as_what_it_was(catalog: 
         await catalog._run(fill)
     assert caught.value.errno == errno.ENOSPC
     assert await catalog.uploads() == [], "it goes on"
+
+
+async def test_a_record_waits_for_one_list_at_the_most_however_many_ask(catalog: Catalog) -> None:
+    await catalog.add(upload())
+    lists = 0
+
+    async def list_all() -> None:
+        nonlocal lists
+        assert len(await catalog.uploads()) == 1
+        lists += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(list_all)
+        await trio.testing.wait_all_tasks_blocked()
+        done = lists
+        await catalog.begin_commit(RECEIPT)
+        assert lists <= done + 2, "one that was at work, and one before the record's turn"
+    assert lists == 50
