@@ -9,7 +9,7 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash powercut simulate soak nth fuzz mutants guest-image guest-tests power-cuts
+.PHONY: crash powercut simulate soak hostile nth fuzz mutants guest-image guest-tests power-cuts
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -78,6 +78,9 @@ guest-tests: guest-image  ## the core of the tests on that kernel, under qemu (K
 power-cuts: guest-image  ## cut its power while it takes uploads (CUTS=100 KERNEL=6.1 FS=ext4 SEED=n)
 	$(BIN)/python -I tests/guest/power.py $(if $(CUTS),--cuts $(CUTS)) \
 		$(if $(KERNEL),--kernel $(KERNEL)) $(if $(FS),--fs $(FS)) $(if $(SEED),--seed $(SEED))
+
+hostile: $(STAMP)  ## hostile clients, with CONNECTIONS=10000 of them at once
+	URINGD_TEST_CONNECTIONS=$(or $(CONNECTIONS),10000) $(BIN)/python -Im pytest tests/uringd/hostile
 
 soak: $(STAMP)   ## everything at once for SECONDS=3600, and what the server holds meanwhile (SEED=n)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
