@@ -118,9 +118,11 @@ class Client(Attempts):
         lane.handle, lane.positions, lane.durable = reply.upload, (0, 0, 0), lambda _: None
         await lane.chunk(0, data, crc=crc32c(data))
         try:
+            await lane.settle()  # of a write that fails behind an abort nobody would be told
             await lane.ask(FrameType.ABORT, pb.Abort(), reply.upload)
         except Refused as exc:  # it is there still, and not in this upload's way
             self.told.append(exc.code)
+            lane.broken = None
         lane.handle, lane.positions, lane.durable = before
 
     async def _commit(self, lane: Lane) -> None:
