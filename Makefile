@@ -9,7 +9,8 @@ STAMP    = $(VENV)/.installed-$(INSTALL)
 
 .PHONY: help demo test lint types unit format protos clean
 .PHONY: bench bench-ingest bench-codec bench-receive bench-connections bench-small
-.PHONY: crash powercut simulate soak hostile nth fuzz mutants guest-image guest-tests power-cuts
+.PHONY: crash powercut simulate soak hostile nth fuzz mutants coverage
+.PHONY: guest-image guest-tests power-cuts
 
 help:            ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

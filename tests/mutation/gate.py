@@ -17,17 +17,15 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.mutation.mutants import MUTANTS, Mutant  # noqa: E402  # a script finds its own tree first
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+# A script finds its own tree first.
+from tests.mutation.mutants import MUTANTS, Mutant  # noqa: E402
+from tests.scratch_tree import build, copy_tree, environment  # noqa: E402
 
 RUN_TIMEOUT_S = 300.0
 """What the tests of one mutant may take: one that hangs them is noticed, too."""
@@ -54,7 +52,7 @@ def main(name: str, jobs: int) -> None:
     survivors = []
     with tempfile.TemporaryDirectory(prefix="mutants-", dir="/var/tmp") as scratch:
         pristine = Path(scratch) / "pristine"
-        _copy_tree(pristine)
+        copy_tree(pristine)
         _check_pristine(pristine, chosen)
         with ThreadPoolExecutor(jobs) as pool:
             for mutant, verdict, seconds in pool.map(lambda m: _try(pristine, m), chosen):
@@ -64,21 +62,6 @@ def main(name: str, jobs: int) -> None:
     click.echo(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed")
     if survivors:
         raise SystemExit(1)
-
-
-def _copy_tree(target: Path) -> None:
-    """Copy what git tracks, and the extension that was built in place."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    names = [name for name in listed.stdout.split("\0") if name]
-    names += [str(path.relative_to(ROOT)) for path in ROOT.glob("uringio/_binding/*.so")]
-    for name in names:
-        source, copy = ROOT / name, target / name
-        if source.is_file():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
 
 
 def _check_pristine(pristine: Path, chosen: list[Mutant]) -> None:
@@ -99,7 +82,7 @@ def _try(pristine: Path, mutant: Mutant) -> tuple[Mutant, str, float]:
     assert text.count(mutant.old) == 1, f"{mutant.name}: not once in {mutant.path}"
     path.write_text(text.replace(mutant.old, mutant.new))
     if path.suffix == ".c":
-        _build(tree)
+        build(tree)
     code, _ = _pytest(tree, list(mutant.tests))
     verdict = VERDICTS.get(code, f"EXIT {code}")
     shutil.rmtree(tree, ignore_errors=True)
@@ -110,7 +93,7 @@ def _pytest(tree: Path, tests: list[str]) -> tuple[int, str]:
     """Run tests of a tree against that tree's own modules: no installed ones come first."""
     command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     with subprocess.Popen(
-        command, cwd=tree, env=dict(_environment(tree)), start_new_session=True,
+        command, cwd=tree, env=environment(tree), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
         try:
@@ -119,27 +102,6 @@ def _pytest(tree: Path, tests: list[str]) -> tuple[int, str]:
             os.killpg(process.pid, signal.SIGKILL)  # with the servers that a test started
             return TIMED_OUT, ""
         return process.returncode, text
-
-
-def _build(tree: Path) -> None:
-    """Compile the extension of a tree: elsewhere, or setuptools would read its pyproject.toml."""
-    with tempfile.TemporaryDirectory(dir=tree.parent) as built:
-        code = f"""
-import runpy
-runpy.run_path({str(tree / "uringio/_binding/build.py")!r})["ffibuilder"].compile({built!r})
-"""
-        command = [sys.executable, "-P", "-W", "ignore", "-c", code]
-        done = subprocess.run(command, cwd=built, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise click.ClickException(done.stderr[-TAIL_CHARS:])
-        for path in Path(built).rglob("*.so"):
-            shutil.copy2(path, tree / "uringio/_binding")
-
-
-def _environment(tree: Path) -> Iterator[tuple[str, str]]:
-    yield from os.environ.items()
-    yield "PYTHONPATH", f"{tree}{os.pathsep}{tree / 'service'}"
-    yield "PYTHONDONTWRITEBYTECODE", "1"
 
 
 if __name__ == "__main__":
