@@ -95,14 +95,16 @@ class Filling:
 
     def check(self) -> None:
         """Raise UploadError if the upload is broken, NOT_FOUND if it was thrown away."""
-        if self._thrown_away:
-            raise thrown_away()
         if self._behind.failure is not None:
-            raise failed(self._behind.failure)
+            raise self._refusal(self._behind.failure)
 
-    def fail(self, failure: OperationError) -> None:
-        """Break the upload: the first failure is the one that counts."""
+    def fail(self, failure: OperationError) -> UploadError:
+        """Break the upload. The first failure is the one that counts, and what the result tells."""
         self._behind.fail(failure)
+        return self._refusal(self._behind.failure or failure)
+
+    def _refusal(self, failure: OperationError) -> UploadError:
+        return thrown_away() if self._thrown_away else failed(failure)
 
     def throw_away(self) -> None:
         """Let no more in. Who waits to come in is told that there is no such upload any more."""

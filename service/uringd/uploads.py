@@ -314,7 +314,7 @@ class Upload:
                 )
                 await self._catalog.publish(receipt)
         except CatalogError as exc:
-            self._break_by(exc)
+            raise self._broken_by(exc) from exc
         except OperationError as exc:
             await self._refuse_name(exc)
         self.receipt = receipt
@@ -327,11 +327,11 @@ class Upload:
     async def _refuse_name(self, exc: OperationError) -> NoReturn:
         """Go on after a publish that failed, where only the name is not to be had."""
         if not is_of_the_name(exc) or not self._root.is_spooled(self.id):
-            self._break(exc)
+            raise self.filling.fail(exc) from exc
         try:
             await self._catalog.withdraw_commit(self.id)
         except CatalogError as failure:
-            self._break_by(failure)
+            raise self._broken_by(failure) from failure
         if exc.errno == errno.EISDIR:
             raise failed(operation_error(errno.EEXIST, "rename", self.name)) from exc
         raise failed(exc) from exc
@@ -339,7 +339,7 @@ class Upload:
     async def _fsync(self, fd: int, path: str) -> None:
         result = await self._ring.reactor.perform(operations.fsync(fd, data_only=True))
         if result < 0:
-            self._break(operation_error(-result, "fsync", path))
+            raise self.filling.fail(operation_error(-result, "fsync", path))
 
     async def _record_progress(self, ranges: Sequence[ByteRange]) -> None:
         if not self.resumable:
@@ -347,7 +347,7 @@ class Upload:
         try:
             await self._catalog.record_progress(self.id, self.epoch, ranges)
         except CatalogError as exc:
-            self._break_by(exc)
+            raise self._broken_by(exc) from exc
         self._quota.recorded(
             self.id, max((part.offset + part.length for part in ranges), default=0)
         )
@@ -371,13 +371,8 @@ class Upload:
             )
         check_content(crc32c, accepted.crc32c(size))
 
-    def _break(self, failure: OperationError) -> NoReturn:
-        self.filling.fail(failure)
-        self.filling.check()
-        raise AssertionError("a failure was kept")
-
-    def _break_by(self, exc: CatalogError) -> NoReturn:
-        self._break(operation_error(exc.errno, "record", self.name, hint=str(exc)))
+    def _broken_by(self, exc: CatalogError) -> UploadError:
+        return self.filling.fail(operation_error(exc.errno, "record", self.name, hint=str(exc)))
 
 
 def check_content(theirs: int | None, ours: int) -> None:

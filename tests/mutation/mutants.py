@@ -136,10 +136,10 @@ MUTANTS = (
     Mutant(
         "an upload's failed fsync is asked again",
         DAEMON + "uploads.py",
-        '        if result < 0:\n            self._break(operation_error(-result, "fsync"',
+        "        if result < 0:\n            raise self.filling.fail(",
         "        if result < 0:\n"
         "            result = await self._ring.reactor.perform(operations.fsync(fd))\n"
-        '        if result < 0:\n            self._break(operation_error(-result, "fsync"',
+        "        if result < 0:\n            raise self.filling.fail(",
         UPLOADS,
     ),
     Mutant(
