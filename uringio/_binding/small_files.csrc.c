@@ -63,8 +63,8 @@ static int uringio_small_write_all(const struct uringio_small_file *file, int fl
         ssize_t count = flags ? pwritev2(file->fd, &rest, 1, done, flags) : pwritev(file->fd, &rest, 1, done);
         if (count < 0 && errno == EINTR)
             continue;
-        if (count < 0 && flags && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-            flags = 0; /* this file system, or this kernel, does not know them */
+        if (count < 0 && flags) {
+            flags = 0; /* who does not know them says so in several ways: what is wrong, the plain call says */
             continue;
         }
         if (count == 0)

@@ -233,9 +233,12 @@ class PlainGroup(_Group):
             if file.result:
                 continue
             name = self._spool_name(number).encode()
-            found = os.fstat(file.fd)
             flags = 0 if file.replace else RENAME_NOREPLACE
-            result = libc.renameat2(self._spool_fd, name, file.dir_fd, file.name, flags)
+            try:
+                found = os.fstat(file.fd)
+                result = libc.renameat2(self._spool_fd, name, file.dir_fd, file.name, flags)
+            except OSError as exc:
+                result = -(exc.errno or errno.EIO)
             if result < 0:
                 file.fail("rename", -result)
             else:
