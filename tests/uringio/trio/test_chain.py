@@ -12,7 +12,9 @@ import pytest
 import trio
 
 import uringio
-from uringio.lowlevel import Opcode, RingLike
+from uringio._ring.execute import execute
+from uringio._ring.operations import LENGTH_MAX
+from uringio.lowlevel import Opcode, Operation, RingLike
 from uringio.testing import Fault, SimulatedRing
 
 OpenAny = Callable[..., AbstractAsyncContextManager[uringio.Ring]]
@@ -153,3 +155,26 @@ async def test_what_cannot_be_linked_is_refused_when_it_is_added(
     with pytest.raises(uringio.ClosedError):
         async with file.chain() as chain:
             chain.fsync()
+
+
+async def test_a_write_too_long_for_one_operation_is_several_members(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    """Of memory that nobody touches: it is never there."""
+    view = memoryview(mmap.mmap(-1, LENGTH_MAX + BLOCK))
+    written: list[tuple[int, int]] = []
+
+    def note(operation: Operation) -> int:
+        if operation.opcode is not Opcode.WRITE:
+            return execute(operation)
+        written.append((operation.offset, operation.length))
+        return operation.length
+
+    async with (
+        open_simulated(SimulatedRing(1, perform=note)) as ring,
+        await ring.open(tmp_path / "log", "w+") as file,
+        file.chain() as chain,
+    ):
+        chain.pwrite(view, BLOCK)
+        chain.fsync()
+    assert written == [(BLOCK, LENGTH_MAX), (BLOCK + LENGTH_MAX, BLOCK)]
