@@ -6,7 +6,8 @@ holds this list against the code, so that a line that moves takes its mutant alo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutation.mutant import Mutant
+from tests.mutation.mutants_beside import BESIDE
 
 LIBRARY, DAEMON = "uringio/_trio/", "service/uringd/"
 WRITER = ("tests/uringio/trio/test_writer.py", "tests/uringio/trio/test_publish.py")
@@ -15,17 +16,6 @@ UPLOADS = (*ORDER, "tests/uringd/test_uploads.py", "tests/uringd/test_reconcile.
 RESUME = ("tests/uringd/test_resume.py", "tests/uringd/test_registry.py")
 CHUNKS = ("tests/uringd/test_chunks.py", "tests/uringd/test_page_checksums.py")
 SLAB = ("tests/uringd/test_slab.py",)
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """`old` becomes `new` in the file `path`; one of `tests` must fail then."""
-
-    name: str
-    path: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
 
 
 MUTANTS = (
@@ -367,4 +357,5 @@ MUTANTS = (
         "if (!(flags & IORING_SQ_CQ_OVERFLOW)) {",
         ("tests/uringio/ring/test_uring.py", "tests/uringio/trio/test_chain.py"),
     ),
+    *BESIDE,
 )
