@@ -245,7 +245,7 @@ class Reactor(trio.abc.Instrument):
         except UringioError as exc:
             self._failure, left = exc, 1
         except Exception as exc:  # noqa: BLE001  # raised where trio lets it end the run
-            self._trio_token.run_sync_soon(_raise, exc)
+            self._trio_token.run_sync_soon(self._end_run, exc)
         if left:
             # The kernel is short of memory or of CQ space: reap, and try again next tick. Tasks
             # that are resumed from here would not run, for trio has settled how long it sleeps.
@@ -258,7 +258,7 @@ class Reactor(trio.abc.Instrument):
                 self._reaped = True
                 self._reap()
         except Exception as exc:  # noqa: BLE001  # raised where trio lets it end the run
-            self._trio_token.run_sync_soon(_raise, exc)
+            self._trio_token.run_sync_soon(self._end_run, exc)
 
     async def aclose(self) -> bool:
         """Wait for what is in flight, then stop; False if the kernel kept operations.
@@ -323,15 +323,17 @@ class Reactor(trio.abc.Instrument):
             self.counters.unwritten_bytes += length
             callback(-errno.EIO)
 
+    def _end_run(self, exc: Exception) -> NoReturn:
+        """End the run by a fault of ours, and every wait first: the reaper goes with the run."""
+        self._failure = self._failure or BrokenError(f"the ring failed: {exc!r}")
+        self._give_up()
+        raise exc
+
     def _check_open(self) -> None:
         if self._failure is not None:
             raise BrokenError(str(self._failure)) from self._failure
         if self._closing:
             raise ClosedError("this ring is closed")
-
-
-def _raise(exc: Exception) -> NoReturn:
-    raise exc
 
 
 def _no_abort(_raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:

@@ -16,7 +16,7 @@ import trio.testing
 
 import uringio
 from uringio._trio import reactor as module
-from uringio.exceptions import BrokenError, ClosedError, OperationError
+from uringio.exceptions import BrokenError, ClosedError, ForkedError, OperationError
 from uringio.lowlevel import (
     Completion,
     Opcode,
@@ -528,3 +528,57 @@ def test_a_callback_that_raises_ends_the_run_and_does_not_hang_it(uring: RingLik
 
     with pytest.raises(trio.TrioInternalError):
         trio.run(main)
+
+
+@pytest.mark.parametrize("call", ["submit", "reap"])
+def test_a_fault_of_ours_in_a_ring_ends_the_run(call: str) -> None:
+    """And not only the reaper, without which whoever waits would wait for ever."""
+
+    class Faulty(SimulatedRing):
+        left = 0
+
+        def fault(self, where: str) -> None:
+            if where == call and self.left:
+                self.left = 0
+                raise ZeroDivisionError("a fault of ours (test)")
+
+        def submit(self) -> int:
+            self.fault("submit")
+            return super().submit()
+
+        @property
+        def ready(self) -> bool:
+            self.fault("reap")
+            return super().ready
+
+    async def main() -> None:
+        raw = Faulty(0)
+        async with run_ring(raw) as ring:
+            raw.left = 1
+            assert await ring.reactor.perform(Operation(Opcode.NOP)) == -errno.EIO
+            with pytest.raises(BrokenError, match="a fault of ours"):
+                await ring.reactor.perform(Operation(Opcode.NOP))
+
+    with pytest.warns(ResourceWarning), pytest.raises(trio.TrioInternalError) as info:
+        trio.run(main)
+    assert "a fault of ours (test)" in repr(info.value.__cause__)
+    module._leaked.clear()
+
+
+async def test_in_a_forked_child_nothing_is_cleaned_up(descriptor: int) -> None:
+    """What there is, is the parent's, which goes on."""
+    raw = SimulatedRing(0)
+    async with run_ring(raw) as ring:
+        raw._unusable = ForkedError
+        result = await ring.reactor.perform_always(operations.ftruncate(descriptor, 100))
+        raw._unusable = None
+    assert result == -errno.EIO
+    assert os.fstat(descriptor).st_size == 0
+
+
+async def test_what_was_still_to_be_reaped_at_the_end_is_not_looked_for() -> None:
+    raw = SimulatedRing(0)
+    async with run_ring(raw) as ring:
+        pass
+    ring.reactor._reap()
+    assert not ring.reactor.is_broken, "a closed ring would have raised"
