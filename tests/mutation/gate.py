@@ -17,6 +17,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,8 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # A script finds its own tree first.
-from tests.mutation.mutants import MUTANTS, Mutant  # noqa: E402
+from tests.mutation.mutants import MUTANTS  # noqa: E402
 from tests.scratch_tree import build, copy_tree, environment  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.mutation.mutant import Mutant
 
 RUN_TIMEOUT_S = 300.0
 """What the tests of one mutant may take: one that hangs them is noticed, too."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mutation.mutants import MUTANTS, Mutant
+from tests.mutation.mutants import MUTANTS
+
+if TYPE_CHECKING:
+    from tests.mutation.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 
