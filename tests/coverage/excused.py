@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.coverage.paths import C_SOURCES, MODULES
+from tests.coverage.paths import C_SOURCES, MODULES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 REASON = re.compile(r"(?:#|/\*) never:\s*(?P<reason>.*?)\s*(?:\*/)?$")
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.coverage.excused import excuses
-from tests.coverage.paths import C_SOURCES, MODULES
+from tests.coverage.paths import C_SOURCES, MODULES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REASON_CHARS_MIN = 15
 
 
