@@ -10,6 +10,7 @@ import pytest
 from tests.uringd.conftest import CREDIT, SLOT_BYTES
 from tests.uringd.sharing import attach_slab, place, released
 from uringd.acknowledging import Acknowledgements
+from uringd.wire import RANGES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,3 +84,15 @@ async def test_a_slab_smaller_than_the_credit_is_released_while_the_rest_of_it_i
         await peer.commit(handle, len(data))
         os.close(slab.fd)
     assert (daemon.root / "file").read_bytes() == data
+
+
+def test_more_places_than_one_ack_can_name_go_in_several() -> None:
+    acks = Acknowledgements(2 * RANGES_MAX, Woken())
+    places = range(RANGES_MAX + 5)
+    for at in places:
+        acks.consume(1)
+        acks.give_back(1, at)
+    sent = list(acks.take(bytes(16), lambda _: None))
+    assert [len(ack.released) for _, ack in sent] == [5, RANGES_MAX]
+    assert sorted(at for _, ack in sent for at in ack.released) == list(places)
+    assert sum(ack.credit for _, ack in sent) == len(places)

@@ -301,3 +301,30 @@ async def test_a_record_waits_for_one_list_at_the_most_however_many_ask(catalog:
         await catalog.begin_commit(RECEIPT)
         assert lists <= done + 2, "one that was at work, and one before the record's turn"
     assert lists == 50
+
+
+async def test_another_process_of_a_server_makes_no_room_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite3"
+    async with open_catalog(path, first=False) as catalog:
+        assert await catalog.add(upload())
+        assert path.stat().st_size < ROOM_BYTES
+
+
+def test_a_catalog_that_another_process_writes_to_is_not_migrated_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.sqlite3"
+    monkeypatch.setattr("uringd.catalog_schema.BUSY_TIMEOUT_MS", 1)
+    db, other = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
+    migrate(db)
+    more = (*MIGRATIONS, "CREATE TABLE more (x);")
+    monkeypatch.setattr("uringd.catalog_schema.MIGRATIONS", more)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        migrate(db)
+    assert not db.in_transaction
+    other.execute("ROLLBACK")
+    migrate(db)
+    assert db.execute("PRAGMA user_version").fetchone() == (len(more),)
+    db.close()
+    other.close()

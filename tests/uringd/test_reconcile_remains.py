@@ -165,9 +165,9 @@ async def test_what_is_published_again_is_durable_with_its_name(
         done.append(os.fstat(fd).st_ino)
         fsync(fd)
 
-    def renamed(*names: str, **fds: int) -> None:
+    def renamed(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         done.append("rename")
-        rename(*names, **fds)
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "rename", renamed)

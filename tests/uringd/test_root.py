@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -14,10 +15,11 @@ import trio
 from uringd.client import connect
 from uringd.config import Settings
 from uringd.errors import RefusedError
-from uringd.root import RootError
+from uringd.root import Root, RootError
 from uringd.server import open_server
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType
+from uringio.exceptions import OperationError
 from uringio.lowlevel import Opcode
 from uringio.testing import SimulatedRing
 
@@ -376,3 +378,55 @@ async def test_one_list_at_a_time_reads_the_tree(daemon: Daemon, open_peer: Open
             await trio.lowlevel.checkpoint()
         assert answered == []
     assert answered == [1, 1, 1]
+
+
+async def test_more_directories_than_are_remembered_are_made_durable_again(
+    serving: Serving, open_peer: OpenPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uringd.root.DIRECTORIES_KNOWN_MAX", 1)
+    ring = SimulatedRing(1)
+    async with serving(ring) as daemon, open_peer(daemon.unix) as peer:
+        for number, name in enumerate(["a/0", "b/1", "a/2", "a/3"]):
+            ring.history.clear()
+            await peer.upload(name, b"x")
+            asked = [op.opcode for op, result in ring.history if result >= 0]
+            before = asked[: asked.index(Opcode.RENAMEAT)]
+            assert before.count(Opcode.FSYNC) == (1 if number == 3 else 2), name
+
+
+def test_a_root_whose_private_directory_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".uringd").touch()
+    with pytest.raises(RootError, match="cannot write to"):
+        Root(tmp_path)
+
+
+def test_a_private_directory_is_made_for_who_asks(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    for _ in range(2):
+        fd = root.open_private("more")
+        assert os.path.samestat(os.fstat(fd), (tmp_path / ".uringd/more").stat())
+        assert os.fstat(fd).st_mode & 0o777 == 0o700
+        os.close(fd)
+    root.close()
+
+
+@pytest.mark.parametrize(("number", "where"), [(1, "."), (2, "sub/")])
+async def test_a_list_lacks_nothing_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    root = Root(tmp_path)
+    scandir, calls = os.scandir, 0
+
+    def fails(fd: int) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(fd)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(OperationError) as info:
+        await root.list_published("", "", 10)
+    assert (info.value.errno, info.value.operation, info.value.path) == (errno.EIO, "list", where)
+    root.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -224,3 +225,28 @@ def test_what_is_there_passes_the_barrier_too(spool: Spool, number: int) -> None
     assert calls.count("barrier") == 1
     assert lost == bool(number)
     assert {put.failure is None for put in puts} == {not number}
+
+
+@pytest.mark.parametrize("number", [0, errno.EIO])
+def test_what_is_there_is_made_durable_itself_where_there_is_no_barrier(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """One whose fsync fails is written again: the bytes that are there may be lost."""
+    (spool.path / "f0").write_bytes(b"same")
+    inode = (spool.path / "f0").stat().st_ino
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def fails(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        if number and synced[-1] == inode:
+            raise OSError(number, os.strerror(number))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    put = spool.put("f0", b"same", keep_equal=True, overwrite=True)
+    spool.publish([put], trusts_barrier=False)
+    assert synced[0] == inode
+    assert put.unchanged == (not number)
+    assert put.failure is None
+    assert ((spool.path / "f0").stat().st_ino == inode) == (not number)

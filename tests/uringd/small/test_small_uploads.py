@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from tests.uringd.small.conftest import FaultyGroup, hold_groups
 from uringd.small import memory
@@ -376,3 +377,35 @@ async def test_an_answer_that_cannot_be_given_costs_nobody_else(
             await other.ask(FrameType.PUT, pb.Put(name="two", content=b"x"))
             await other.ask(FrameType.PUT, pb.Put(name="three", content=b"x"))
     assert {"two", "three"} <= set(daemon.published)
+
+
+async def test_where_syncfs_is_no_barrier_each_is_synced_and_the_log_says_so(
+    serving: Serving, open_peer: OpenPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.release", lambda: "5.7.19")
+    with capture_logs() as events:
+        async with serving() as daemon, open_peer(daemon.unix, SMALL) as peer:
+            groups = fail(daemon, "", 0, 0)
+            await peer.send(b"".join(put(peer, f"f{n}") for n in range(REQUESTS_MAX)))
+            await answers(peer, REQUESTS_MAX)
+            daemon.server.small.report()
+            daemon.server.small.report()
+    assert {call for group in groups for call in group.calls if "write" in call} == {"write, fsync"}
+    [said] = [event for event in events if event["event"] == "an fsync for each small upload"]
+    assert "5.7.19" in said["reason"]
+    [report] = [event for event in events if event["event"] == "small uploads"]
+    assert (report["published"], report["failed"]) == (REQUESTS_MAX, 0)
+
+
+async def test_receipts_that_cannot_be_recorded_are_said_and_cost_no_file(
+    daemon: Daemon, open_peer: OpenPeer, until: Until
+) -> None:
+    sql = "CREATE TRIGGER no BEFORE INSERT ON receipts BEGIN SELECT RAISE(ABORT, 'no'); END"
+    await daemon.server.catalog._run(lambda db: db.execute(sql))
+    with capture_logs() as events:
+        async with open_peer(daemon.unix, SMALL) as peer:
+            await peer.ask(FrameType.PUT, pb.Put(name="file", content=b"abc"))
+            await until(lambda: "file" not in daemon.server.root.naming)
+    assert (daemon.root / "file").read_bytes() == b"abc"
+    [said] = [event for event in events if event["event"] == "receipts not recorded"]
+    assert said["files"] == 1

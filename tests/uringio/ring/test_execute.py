@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -124,3 +125,25 @@ def test_the_thread_ring_cancels_what_no_thread_has_begun(descriptor: int) -> No
     assert ring.in_flight == 0
     ring.close()
     assert os.fstat(descriptor).st_size == 0
+
+
+def test_promises_that_the_system_has_no_call_for_are_refused(
+    monkeypatch: pytest.MonkeyPatch, descriptor: int
+) -> None:
+    monkeypatch.setattr(module, "HAS_WRITE_FLAGS", False)
+    assert execute(operations.write(descriptor, b"x", 0, 1, flags=2)) == -errno.EOPNOTSUPP
+    assert execute(operations.write(descriptor, b"x", 0, 1)) == 1
+
+
+def test_where_there_is_an_fsync_down_to_the_disk_it_is_that_which_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, descriptor: int
+) -> None:
+    """As macOS has it. Here another number stands for it, which the kernel knows."""
+
+    def stops_at_the_cache(_fd: int) -> None:
+        raise AssertionError("fsync(2) was asked")
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", fcntl.F_GETFD, raising=False)
+    monkeypatch.setattr(os, "fsync", stops_at_the_cache)
+    assert execute(operations.fsync(descriptor)) == 0
+    assert execute(operations.fsync(999_999)) == -errno.EBADF

@@ -116,3 +116,20 @@ def test_what_cannot_be_asked_for_its_file_system_has_no_barrier(
     assert "cannot be asked: Bad file descriptor" in small_files.why_no_barrier(-1)
     monkeypatch.setattr(small_files, "IS_LINUX", False)
     assert small_files.why_no_barrier(-1) == "syncfs is Linux's"
+
+
+@pytest.mark.skipif(_binding.lib is None, reason="needs the extension")
+@pytest.mark.parametrize("release", [(6, 13), (99, 0)])
+def test_a_kernel_too_old_for_it_is_not_asked_to_keep_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(small_files, "kernel_version", lambda: release)
+    spool_fd = os.open(tmp_path, os.O_RDONLY)
+    files = [SmallFile(bytes(LONG), spool_fd, b"name", replace=False)]
+    group = CompiledGroup(spool_fd, "test-", 0)
+    group.write(files, sync=False)
+    group.rename(files)
+    group.close(files)
+    assert files[0].result == 0
+    assert (tmp_path / "name").read_bytes() == bytes(LONG)
+    os.close(spool_fd)

@@ -9,23 +9,21 @@ import os
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import trio
 import trio.testing
-from crc32c import crc32c
 
 import uringio
 from tests.lacking import need_root
+from tests.uringio.trio.journals import identity_of, journal_of
+from tests.uringio.trio.journals import leave_journal as left_by_replace
 from uringio._ring.execute import execute
-from uringio._ring.libc import FileIdentity, statx_identity
 from uringio._trio.file_lock import Claim, locked
 from uringio._trio.replace_journal import (
     HEADER_BYTES,
     JOURNALS_MAX,
-    Record,
-    journal_bytes,
     payload_at,
 )
 from uringio.exceptions import OperationError, PendingReplaceError, UnavailableError
@@ -52,34 +50,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def identity_of(path: Path) -> FileIdentity:
-    with path.open("rb") as file:
-        identity = statx_identity(file.fileno())
-    assert identity is not None
-    return identity
-
-
-def journal_of(path: Path, number: int = 0) -> Path:
-    return path.with_name(f".uringio-journal-{path.stat().st_ino:x}-{number}")
-
-
-def leave_journal(
-    path: Path,
-    offset: int = OFFSET,
-    data: bytes = NEW,
-    *,
-    number: int = 0,
-    identity: FileIdentity | None = None,
-) -> Path:
-    """Leave what a replace leaves that was killed right after the point of no return."""
-    record = Record(identity or identity_of(path), offset, len(data), crc32c(data))
-    content = bytearray(journal_bytes(offset, len(data)))
-    content[:HEADER_BYTES] = record.pack()
-    start = payload_at(offset, offset)
-    content[start : start + len(data)] = data
-    journal = journal_of(path, number)
-    journal.write_bytes(content)
-    return journal
+def leave_journal(path: Path, **options: Any) -> Path:
+    return left_by_replace(path, OFFSET, NEW, **options)
 
 
 async def outcomes(ring: uringio.Ring, path: Path, mode: Mode = "r+") -> list[str]:
@@ -113,7 +85,7 @@ async def test_several_journals_are_completed_in_any_order(open_any: OpenAny, pa
     content = OLD
     for number in (7, 0, 3):
         offset, data = number * 10_000, bytes([number + 1]) * 5000
-        leave_journal(path, offset, data, number=number)
+        left_by_replace(path, offset, data, number=number)
         content = content[:offset] + data + content[offset + len(data) :]
     async with open_any(SLOTS, SLOT) as ring:
         assert await outcomes(ring, path) == ["completed"] * 3

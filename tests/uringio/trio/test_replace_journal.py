@@ -169,3 +169,12 @@ def test_the_layout_is_the_documented_one() -> None:
         1, 12, 1_700_000_000, 999_999_999, 5, 4096, 0xDEADBEEF,
     )  # fmt: skip
     assert not any(block[HEADER.size : -4])
+
+
+def test_a_file_whose_directory_is_gone_has_no_home(tmp_path: Path) -> None:
+    path = tmp_path / "sub/file"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        path.unlink()
+        path.parent.rmdir()
+        assert find_home(file.fileno(), str(path), to_write=False) is None
