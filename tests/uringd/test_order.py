@@ -214,3 +214,19 @@ async def test_a_commit_under_way_takes_no_chunk_of_another_lane(
         slow_ring.let_go()
         assert (await first.answer()).message.size == SLOT_BYTES
         await second.wait_credit(CREDIT)
+
+
+async def test_a_resume_is_answered_when_all_that_was_received_is_durable(
+    serving: Serving, open_peer: OpenPeer, content: Content
+) -> None:
+    """Also while another session has it open: no checkpoint was due, and nobody asked for one."""
+    async with serving() as daemon, open_peer(daemon.unix, "resume") as first:
+        handle = await first.create(upload_id=UPLOAD_ID)
+        await first.fill(handle, content(2 * SLOT_BYTES))
+        assert daemon.uploads[UPLOAD_ID].durable == 0
+        async with open_peer(daemon.unix, "resume") as second:
+            reply = await second.resume(UPLOAD_ID)
+            assert sum(part.length for part in reply.durable) == 2 * SLOT_BYTES
+            found = await daemon.server.catalog.find(UPLOAD_ID)
+            assert found is not None
+            assert sum(part.length for part in found.ranges) == 2 * SLOT_BYTES
