@@ -328,3 +328,29 @@ def test_a_catalog_that_another_process_writes_to_is_not_migrated_meanwhile(
     assert db.execute("PRAGMA user_version").fetchone() == (len(more),)
     db.close()
     other.close()
+
+
+async def test_what_is_held_is_new_again_without_others_growing_older(catalog: Catalog) -> None:
+    for upload_id in ("aa" * 16, "bb" * 16):
+        await catalog.add(upload(upload_id))
+    await catalog.age(60, [])
+    await catalog.age(0, ["aa" * 16])
+    assert await catalog.expired(60) == ["bb" * 16]
+    assert await catalog.expired(61) == []
+
+
+async def test_who_asks_while_the_catalog_is_being_left_is_told() -> None:
+    connection = sqlite3.connect(":memory:")
+    catalog, scope = Catalog(connection), trio.CancelScope()
+
+    async def serve() -> None:
+        with scope:
+            await catalog.serve()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        with pytest.raises(CatalogError, match="closed"):
+            await catalog.add(upload())
+    connection.close()

@@ -20,8 +20,8 @@ from uringd.server import open_server
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType
 from uringio.exceptions import OperationError
-from uringio.lowlevel import Opcode
-from uringio.testing import SimulatedRing
+from uringio.lowlevel import Opcode, run_ring
+from uringio.testing import Fault, SimulatedRing
 
 if TYPE_CHECKING:
     from tests.uringd.conftest import Daemon, OpenPeer, Serving
@@ -429,4 +429,48 @@ async def test_a_list_lacks_nothing_in_silence(
     with pytest.raises(OperationError) as info:
         await root.list_published("", "", 10)
     assert (info.value.errno, info.value.operation, info.value.path) == (errno.EIO, "list", where)
+    root.close()
+
+
+@pytest.mark.parametrize("opcode", [Opcode.MKDIRAT, Opcode.FSYNC])
+async def test_a_directory_that_cannot_be_made_or_made_durable_is_not_published_in(
+    tmp_path: Path, opcode: Opcode, count_descriptors: Callable[[], int]
+) -> None:
+    root = Root(tmp_path)
+    faults = [Fault(opcode, result=-errno.EIO)]
+    async with run_ring(SimulatedRing(1, faults=faults)) as ring:
+        before = count_descriptors()
+        with pytest.raises(OperationError, match="EIO"):
+            await root.open_parent(ring.reactor, ("sub", "file"))
+        assert count_descriptors() == before
+        os.close(await root.open_parent(ring.reactor, ("sub", "file")))
+        assert count_descriptors() == before
+    root.close()
+
+
+async def test_a_directory_that_went_away_meanwhile_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "file").touch()
+    root = Root(tmp_path)
+    scandir = os.scandir
+
+    def gone(fd: int) -> object:
+        (tmp_path / "sub").rmdir()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(
+        os, "scandir", lambda fd: gone(fd) if os.fstat(fd).st_ino == sub else scandir(fd)
+    )
+    sub = (tmp_path / "sub").stat().st_ino
+    assert [found.name for found in await root.list_published("", "", 10)] == ["file"]
+    root.close()
+
+
+def test_a_spool_file_is_known_by_its_name(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    assert not root.is_spooled("aa" * 16)
+    (tmp_path / ".uringd/spool" / f"{'aa' * 16}.part").touch()
+    assert root.is_spooled("aa" * 16)
     root.close()

@@ -178,3 +178,26 @@ async def test_a_write_too_long_for_one_operation_is_several_members(
         chain.pwrite(view, BLOCK)
         chain.fsync()
     assert written == [(BLOCK, LENGTH_MAX), (BLOCK + LENGTH_MAX, BLOCK)]
+
+
+async def test_a_chain_that_is_cancelled_in_its_midst_is_done_to_its_end(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    """Half of it would be an order that nobody asked for."""
+    scope = trio.CancelScope()
+
+    def cancel(operation: Operation) -> int:
+        if operation.opcode is Opcode.WRITE:
+            scope.cancel()
+        return execute(operation)
+
+    async with (
+        open_simulated(SimulatedRing(1, perform=cancel)) as ring,
+        await ring.open(tmp_path / "log", "w+", direct="never") as file,
+    ):
+        with scope:
+            async with file.chain() as chain:
+                chain.pwrite(b"record", 6)
+                chain.fsync()
+                chain.pwrite(b"header", 0)
+        assert await file.pread(100, 0) == b"headerrecord"

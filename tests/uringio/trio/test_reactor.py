@@ -582,3 +582,5 @@ async def test_what_was_still_to_be_reaped_at_the_end_is_not_looked_for() -> Non
         pass
     ring.reactor._reap()
     assert not ring.reactor.is_broken, "a closed ring would have raised"
+    with pytest.raises(ClosedError, match="this ring is closed"):
+        await ring.reactor.perform(Operation(Opcode.NOP))
