@@ -454,7 +454,7 @@ async def test_a_directory_that_went_away_meanwhile_is_not_listed(
     (tmp_path / "sub").mkdir()
     (tmp_path / "file").touch()
     root = Root(tmp_path)
-    scandir = os.scandir
+    scandir, sub = os.scandir, (tmp_path / "sub").stat().st_ino
 
     def gone(fd: int) -> object:
         (tmp_path / "sub").rmdir()
@@ -463,7 +463,6 @@ async def test_a_directory_that_went_away_meanwhile_is_not_listed(
     monkeypatch.setattr(
         os, "scandir", lambda fd: gone(fd) if os.fstat(fd).st_ino == sub else scandir(fd)
     )
-    sub = (tmp_path / "sub").stat().st_ino
     assert [found.name for found in await root.list_published("", "", 10)] == ["file"]
     root.close()
 
