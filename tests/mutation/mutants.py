@@ -176,8 +176,8 @@ MUTANTS = (
         "COMMIT publishes while chunks are in flight",
         DAEMON + "uploads.py",
         "                    await self.filling.wait_settled()\n"
-        "                    self.filling.check()\n",
-        "",
+        "                    async with self._syncing:\n",
+        "                    async with self._syncing:\n",
         (*UPLOADS, "tests/uringd/test_session.py"),
     ),
     Mutant(
