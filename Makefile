@@ -59,6 +59,11 @@ mutants: $(STAMP) ## make each line of the durability path wrong in turn: every 
 nth: $(STAMP)    ## every operation of an upload x every error x once and for ever (KIND="ring FSYNC")
 	$(BIN)/python -I tests/nth/run.py $(if $(KIND),--kind "$(KIND)")
 
+coverage: $(STAMP)  ## every branch of the commit path, Python and C, is taken by a test
+	.ci/system-packages gcov=gcc strace=strace setpriv=util-linux mkfs.ext4=e2fsprogs \
+		mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs
+	$(BIN)/python -I tests/coverage/measure.py
+
 simulate: $(STAMP)  ## the daemon in a simulation, SECONDS=60 or SEEDS=n from SEED=n on (JOBS=2 JSON=file), or one SEED=n
 	$(BIN)/python -I tests/simulation/simulate.py $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
