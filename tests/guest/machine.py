@@ -1,12 +1,18 @@
 """A guest under qemu: booted once, woken again and again, told what to do, and cut off.
 
-Booting takes longer than a round of a campaign. So a guest that has booted, and has not looked at
-its disk yet, is written to a file as a migration would send it, and each round begins there.
+Booting takes longer than a round of a campaign. So a guest that has booted, and has not mounted its
+disk yet, is written to a file as a migration would send it, and each round begins there. What its
+kernel had read of the disk to look for partitions, it forgot when it closed the disk.
 
 What a cut is: SIGKILL for qemu. All that the guest had in memory is gone: its page cache, its
-journal's open transaction, the requests that its driver had queued. The disk is a file of the host,
-written through the host's page cache: what the guest's disk had taken stays, flushed or not. A
-device's own volatile cache, whose loss is decided write by write, is what the block logs try.
+journal's open transaction, the requests that its driver had queued. The disk is a file of the host
+with cache=writeback: the guest sees a disk with a volatile cache and has to flush it, and what it
+has written is in the host's page cache.
+
+What a cut is not: the host lives on, and so does its page cache. What the guest's disk had taken
+stays, flushed or not, so a flush that is missing is not found out here unless the bytes were still
+in the guest. A device's own volatile cache, whose loss is decided write by write, is what the block
+logs try (tests/powercut).
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import json
 import signal
 import socket
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +46,18 @@ class GuestError(Exception):
     """The guest did not do what it was to do: the sentence has its last words."""
 
 
+@dataclass(frozen=True)
+class Guest:
+    """What is booted, on which disk; connections to a port of the host end at `port` in it."""
+
+    kernel: Path
+    initramfs: Path
+    disk: Path
+    port: int
+
+
 class Machine:
-    """A running guest. `port` of the host leads to `guest_port` in it."""
+    """A guest that runs. `port` of the host leads to its own."""
 
     def __init__(self, process: trio.Process, port: int) -> None:
         self._process = process
@@ -78,37 +95,28 @@ class Machine:
             )
         return before
 
-    async def cut(self) -> None:
+    def cut(self) -> None:
         """Take the power away."""
         self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
 
 
 @contextlib.asynccontextmanager
-async def running(
-    kernel: Path, initramfs: Path, disk: Path, guest_port: int, state: Path | None = None
-) -> AsyncIterator[Machine]:
+async def running(guest: Guest, state: Path | None = None) -> AsyncIterator[Machine]:
     """Boot a guest, or wake one from its `state`; it is killed when the block is left."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    async with _started(kernel, initramfs, disk, port, guest_port, state) as process:
-        machine = Machine(process, port)
+    options = ("-incoming", f"exec:cat {state}") if state is not None else ()
+    async with _started(guest, *options) as machine:
         if state is None:
             await machine.wait_for(b"guest-ready", BOOT_S)
             await machine.wait_for(b"\n", BOOT_S)
         yield machine
 
 
-async def save(kernel: Path, initramfs: Path, disk: Path, guest_port: int, state: Path) -> None:
-    """Boot a guest and write it to `state` as it stands, before it has looked at its disk."""
+async def save(guest: Guest, state: Path, prepare: str) -> None:
+    """Boot a guest, `prepare` it by a command, and write it to `state` as it stands then."""
     control = state.with_suffix(".qmp")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    options = ("-qmp", f"unix:{control},server=on,wait=off")
-    async with _started(kernel, initramfs, disk, port, guest_port, None, *options) as process:
-        machine = Machine(process, port)
+    async with _started(guest, "-qmp", f"unix:{control},server=on,wait=off") as machine:
         await machine.wait_for(b"guest-ready", BOOT_S)
-        await machine.run("python3 -c 'import uringd.server'")  # its files are read by now
+        await machine.run(prepare)
         async with await trio.open_unix_socket(str(control)) as stream:
             await _ask(stream, {"execute": "qmp_capabilities"})
             uri = f"exec:cat > {state}.partial"
@@ -126,28 +134,24 @@ async def save(kernel: Path, initramfs: Path, disk: Path, guest_port: int, state
 
 
 @contextlib.asynccontextmanager
-async def _started(
-    kernel: Path,
-    initramfs: Path,
-    disk: Path,
-    port: int,
-    guest_port: int,
-    state: Path | None,
-    *options: str,
-) -> AsyncIterator[trio.Process]:
+async def _started(guest: Guest, *options: str) -> AsyncIterator[Machine]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
     command = ["qemu-system-x86_64", "-M", "pc", "-accel", "tcg,thread=multi", "-smp", "2"]
     command += ["-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none"]
-    command += ["-no-reboot", "-kernel", str(kernel), "-initrd", str(initramfs)]
+    command += ["-no-reboot", "-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
     command += ["-append", "console=ttyS0 panic=-1 quiet", "-serial", "stdio"]
-    command += ["-drive", f"file={disk},if=virtio,format=raw,cache=writeback"]
-    forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:{guest_port}"
+    command += ["-drive", f"file={guest.disk},if=virtio,format=raw,cache=writeback"]
+    forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:{guest.port}"
     command += ["-netdev", forward, "-device", "virtio-net-pci,netdev=net,romfile="]
-    command += [*options, *(["-incoming", f"exec:cat {state}"] if state is not None else [])]
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
-        yield process
+        yield Machine(process, port)
     finally:
         process.kill()
         with trio.CancelScope(shield=True):

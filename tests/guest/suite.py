@@ -23,8 +23,8 @@ import click
 import trio
 
 from tests.guest.build import IN_GUEST, CannotBuildError, image
-from tests.guest.machine import GuestError, running
-from tests.guest.power import DISK_BYTES, MAKE
+from tests.guest.campaign import DISK_BYTES, MAKE
+from tests.guest.machine import Guest, GuestError, running
 
 CORE = (
     "tests/uringio/ring",
@@ -57,7 +57,7 @@ async def run(series: str, file_system: str, chosen: tuple[str, ...], scratch: P
         empty.truncate(2 * DISK_BYTES)
     made = [*MAKE[file_system], str(disk)]
     await trio.run_process(made, capture_stdout=True, capture_stderr=True)
-    async with running(kernel, initramfs, disk, PORT) as machine:
+    async with running(Guest(kernel, initramfs, disk, PORT)) as machine:
         await machine.run(f"mount -t {file_system} /dev/vda /data && mkdir -p /data/tmp")
         click.echo(await machine.run("python3 -m uringd doctor /data || true"))
         options = "-q -p no:cacheprovider -p no:xdist --basetemp=/data/tmp/tests -rs"
@@ -67,7 +67,6 @@ async def run(series: str, file_system: str, chosen: tuple[str, ...], scratch: P
             f"python3 -P -m pytest {options} {tests} >/tmp/said 2>&1; tail -c 60000 /tmp/said",
             SUITE_S,
         )
-        await machine.cut()
     return said
 
 
