@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 CHILD_TIMEOUT_S = 60
 """A child that takes longer is stuck: the test fails instead of hanging."""
 
+STRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=/^io_uring_")
+"""strace for the ring's system calls, a prefix of `run_python`: the kernel stops a process at these
+only. Stopped at every one, Python takes ten times as long to start, a minute where it is emulated.
+"""
+
 
 def pytest_collection_finish() -> None:
     """Take what collection has made out of what the garbage collector looks through each time."""

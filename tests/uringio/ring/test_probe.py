@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import uringio
+from tests.conftest import STRACE
 from uringio import _binding
 from uringio._ring import unavailable, uring
 from uringio._ring.choose import choose_ring
@@ -62,7 +63,7 @@ def test_the_probe_says_why_there_is_none_and_what_mends_it(
     if not uringio.probe().available:
         pytest.skip("there is no io_uring to take away")
     inject = ("-e", f"inject=io_uring_setup:error={error}")
-    done = run_python(PROBE, prefix=("strace", "-f", "-qq", "-o", "/dev/null", *inject))
+    done = run_python(PROBE, prefix=(*STRACE, "-o", "/dev/null", *inject))
     assert done.stdout.startswith(f"no io_uring ({error}): ")
     assert mend in done.stdout
 
@@ -172,4 +173,4 @@ async def main():
 trio.run(main)
 """
     inject = ("-e", "inject=io_uring_setup:error=EPERM")
-    run_python(code, tmp_path / "new", prefix=("strace", "-f", "-qq", "-o", "/dev/null", *inject))
+    run_python(code, tmp_path / "new", prefix=(*STRACE, "-o", "/dev/null", *inject))

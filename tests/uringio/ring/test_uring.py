@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import STRACE
 from tests.uringio.conftest import STUCK_MS
 from uringio import _binding
 from uringio._ring import uring as module
@@ -380,7 +381,7 @@ print(refused)
 def test_a_kernel_that_refuses_for_a_while_loses_nothing(
     run_python: RunPython, tmp_path: Path, error: str
 ) -> None:
-    trace = ("strace", "-f", "-qq", "-o", str(tmp_path / "trace"))
+    trace = (*STRACE, "-o", str(tmp_path / "trace"))
     inject = ("-e", f"inject=io_uring_enter:error={error}:when=3..5")
     done = run_python(REFUSED_ENTERS, tmp_path / "file", prefix=(*trace, *inject))
     assert "INJECTED" in (tmp_path / "trace").read_text()
@@ -412,7 +413,7 @@ print(*ring.counts)
 def test_every_enter_is_counted_and_every_refused_one(
     run_python: RunPython, tmp_path: Path
 ) -> None:
-    trace = ("strace", "-f", "-qq", "-e", "trace=io_uring_enter", "-o", str(tmp_path / "trace"))
+    trace = (*STRACE, "-o", str(tmp_path / "trace"))
     inject = ("-e", "inject=io_uring_enter:error=EAGAIN:when=3..50+7")
     done = run_python(COUNTED_ENTERS, tmp_path / "file", prefix=(*trace, *inject))
     lines = (tmp_path / "trace").read_text().splitlines()
@@ -443,7 +444,7 @@ def test_a_full_batch_behind_a_refused_one_is_taken_when_the_kernel_takes_again(
 ) -> None:
     """Refused SQEs stay queued, so the next full batch does not fit beside them at first."""
     inject = ("-e", "inject=io_uring_enter:error=EAGAIN:when=1")
-    run_python(FULL_BATCH, prefix=("strace", "-f", "-qq", "-o", "/dev/null", *inject))
+    run_python(FULL_BATCH, prefix=(*STRACE, "-o", "/dev/null", *inject))
 
 
 def test_a_kernel_that_refuses_for_good_breaks_the_ring(
