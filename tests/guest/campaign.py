@@ -62,6 +62,8 @@ class Plan:
     cuts: int
     seconds: float
     forgetful: bool = False
+    before: str = ""
+    """Shell that is run before each cut, and may wait: for a machine with other things to do."""
 
 
 class Campaign:
@@ -91,6 +93,8 @@ class Campaign:
         await save(self._guest, self._state, WAITS)
         deadline = time.monotonic() + plan.seconds
         while self.cuts < plan.cuts and time.monotonic() < deadline:
+            if plan.before:
+                await trio.run_process(["sh", "-c", plan.before])
             await self._round()
             self.cuts += 1
             if self.cuts % 10 == 0:
@@ -102,7 +106,7 @@ class Campaign:
             seconds = self._chance.uniform(*LOAD_S)
             try:
                 await self.load.run(f"tcp://127.0.0.1:{machine.port}", seconds, machine.cut)
-            except* ClientError as group:
+            except* (ClientError, trio.TooSlowError) as group:
                 said = await machine.run("tail -c 3000 /tmp/log")
                 raise GuestError(f"before the cut: {group.exceptions}; {said}") from group
         is_last = self.cuts + 1 == self._plan.cuts

@@ -20,7 +20,7 @@ import trio
 
 import uringio
 from uringio._trio import opening
-from uringio.lowlevel import Opcode, file_system_type, operations
+from uringio.lowlevel import Opcode, operations
 
 WRITTEN_BYTES = 1 << 20
 
@@ -47,7 +47,6 @@ async def gets(directory: Path) -> dict[str, Any]:
             if Opcode.FTRUNCATE in features.missing_opcodes:
                 links[0] = operations.fallocate(closed, 0, 1)
             facts |= {
-                "file_system": file_system_type(file.fileno()),
                 "direct": file.direct,
                 "cache": file.cache,
                 "uncached": opening.takes_uncached(file.fileno()),

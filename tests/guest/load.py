@@ -34,6 +34,8 @@ STEP_BYTES_MAX = 512 << 10
 SHORT_BYTES_MAX = 512 << 10
 SMALL_BYTES_MAX = 32 << 10
 SMALL_COUNT_MAX = 24
+FIRST_S = 120.0
+"""Until something is durable: a guest is slow at its start."""
 LAST_WORDS_S = 5.0
 """Behind the cut: what was acknowledged before it and has arrived is read, and counts."""
 LONG_LEVELS = ("published", "durable")
@@ -58,7 +60,7 @@ class Load:
         """Upload for so long, call `cut`, which has to end the server, and return.
 
         The time begins when there is an unfinished upload with durable bytes, so that each cut has
-        one to find. Raises ClientError for what fails before the cut.
+        one to find. Raises, in a group, ClientError or TooSlowError for what fails before the cut.
         """
         resting, self._waiting = self._oracle.left[:1], self._oracle.left[1:]
         self._is_cut, self._synced = False, trio.Event()
@@ -67,7 +69,8 @@ class Load:
         async with trio.open_nursery() as nursery:
             for work in (self._long, self._long, self._short, self._small):
                 nursery.start_soon(self._repeat, work, url, random.Random(self._chance.random()))
-            await self._synced.wait()
+            with trio.fail_after(FIRST_S):
+                await self._synced.wait()
             await trio.sleep(seconds)
             self._is_cut = True
             cut()

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 MEMORY_MIB = 1536
 """The userland is unpacked into it, and python runs in what is left."""
@@ -64,21 +64,34 @@ class Machine:
         self._said = b""
         self.port = port
 
-    async def run(self, command: str, timeout_s: float = COMMAND_S) -> str:
-        """Run a line of shell; the result is what it said. Raises GuestError."""
+    async def run(
+        self,
+        command: str,
+        timeout_s: float = COMMAND_S,
+        tell: Callable[[str], object] = lambda _piece: None,
+    ) -> str:
+        """Run a line of shell; the result is what it said, and `tell` hears it as it comes.
+
+        Raises GuestError.
+        """
         assert "\n" not in command, "a command is a line"
         assert self._process.stdin is not None
         self._said = b""
         # The first byte that reaches a guest that was woken can get lost in its serial port.
         await self._process.stdin.send_all(b"   " + command.encode() + b"\n")
-        said = await self.wait_for(b"guest-ended ", timeout_s)
+        said = await self.wait_for(b"guest-ended ", timeout_s, tell)
         code = int((await self.wait_for(b"\n", timeout_s)).strip() or b"0")
         text = said.decode(errors="replace").replace("\r", "")
         if code:
             raise GuestError(f"{command!r} ended with {code}: {text[-500:]}")
         return text
 
-    async def wait_for(self, mark: bytes, timeout_s: float) -> bytes:
+    async def wait_for(
+        self,
+        mark: bytes,
+        timeout_s: float,
+        tell: Callable[[str], object] = lambda _piece: None,
+    ) -> bytes:
         """Read the console until it has said `mark`; the result is what stood before it."""
         assert self._process.stdout is not None
         with trio.move_on_after(timeout_s):
@@ -87,6 +100,7 @@ class Machine:
                 if not piece or len(self._said) > SAID_MAX:
                     break
                 self._said += piece
+                tell(piece.decode(errors="replace"))
         before, found, self._said = self._said.partition(mark)
         if not found:
             last = before[-500:].decode(errors="replace")

@@ -52,6 +52,7 @@ from tests.soak.report import leaves
 @click.option("--fs", type=click.Choice(list(MAKE)), default="ext4", show_default=True)
 @click.option("--seed", type=int, help="Of an earlier run.  [random]")
 @click.option("--forgetful", is_flag=True, help="Forget the fsyncs: it has to be found out.")
+@click.option("--before", default="", help="Shell to run before each cut; it may wait.")
 @click.option("--directory", default="/var/tmp", show_default=True, type=Path, help="For the disk.")
 @click.option("--keep", is_flag=True, help="Leave the disk there when a promise was broken.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -61,6 +62,7 @@ def main(
     series: str,
     fs: str,
     seed: int | None,
+    before: str,
     directory: Path,
     *,
     forgetful: bool,
@@ -75,7 +77,7 @@ def main(
     broken: list[str] = []
     began = time.monotonic()
     try:
-        campaign = Campaign(scratch, Plan(series, fs, seed, cuts, seconds, forgetful))
+        campaign = Campaign(scratch, Plan(series, fs, seed, cuts, seconds, forgetful, before))
     except CannotBuildError as exc:
         shutil.rmtree(scratch)
         raise click.ClickException(str(exc)) from exc
