@@ -31,8 +31,8 @@ CONFIGURATION = r"checkpoint_bytes = 1048576\ncheckpoint_s = 0.5\n"
 SERVER_OPTIONS = ("--insecure", "--slot-bytes", "65536", "--slots", "64")
 """Short chunks, so that a SYNC in the middle of a file makes most of it durable."""
 DISK_BYTES = 1 << 30
-LOAD_S = (0.1, 6.0)
-"""From the first connection to the cut: a guest takes a few requests a second."""
+LOAD_S = (0.1, 4.0)
+"""From the first connection to the cut: a few dozen acknowledgements."""
 SERVE_S = 120.0
 MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
