@@ -13,7 +13,7 @@ that says what did not:
 - what was acknowledged as durable or published is there, under its name, byte for byte, and its
   COMMIT is answered with the Receipt that it had;
 - whatever was called durable of an unfinished upload is on the disk, the next server has it, and
-  goes on from there to the whole file: each cut meets one at least;
+  goes on from there to the whole file (the report says how many cuts met one);
 - no file is visible that is torn, short, uncommitted, or of nobody;
 - until the cut the server refuses nobody.
 
