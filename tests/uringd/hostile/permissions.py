@@ -6,11 +6,14 @@ becomes that user when all is imported: an installation may be root's alone.
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
 from functools import partial
 from pathlib import Path
 
+import anyio
 import trio
 
 from uringd.client import ClientUpload, connect
@@ -67,7 +70,15 @@ async def commit(upload: ClientUpload) -> ErrorCode | None:
     return None
 
 
+def import_what_is_imported_late() -> None:
+    """Import the parts of anyio, which come when they are first used."""
+    for module in pkgutil.walk_packages(anyio.__path__, "anyio."):
+        if module.name != "anyio.pytest_plugin":
+            importlib.import_module(module.name)
+
+
 if __name__ == "__main__":
+    import_what_is_imported_late()
     user = int(sys.argv[2])
     os.setgroups([])
     os.setresgid(user, user, user)
