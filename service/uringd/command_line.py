@@ -69,7 +69,9 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
     try:
         try:
-            anyio.run(main, backend="trio")
+            # Ctrl-C ends a wait, and not half of a step between two.
+            options = {"restrict_keyboard_interrupt_to_checkpoints": True}
+            anyio.run(main, backend="trio", backend_options=options)
         except BaseExceptionGroup as group:  # what interrupts a connect comes wrapped by anyio
             raise main_reason(group) from group
     except RefusedError as exc:

@@ -338,9 +338,9 @@ async def _accept(server: Server, listeners: list[Listener]) -> None:
 async def end_at_signal(server: Server, signals: AsyncIterator[int]) -> None:
     """Wait for the second signal, and end what the first let finish."""
     await anext(signals)
-    log.warning("shutting down at once", unfinished=len(server.registry.open))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT):  # before it is said: who reads that may send it
         signal.signal(number, signal.SIG_DFL)
+    log.warning("shutting down at once", unfinished=len(server.registry.open))
     server.end_now()
 
 

@@ -98,7 +98,16 @@ def run(root: Path, names: Sequence[str], *, as_json: bool, quiet: bool) -> bool
     except OSError as exc:
         raise RootError(f"cannot read {root}: {exc.strerror}") from exc
     try:
-        trio.run(_verify, root_fd, Receipts(root), names, report, quiet)
+        trio.run(
+            _verify,
+            root_fd,
+            Receipts(root),
+            names,
+            report,
+            quiet,
+            # Ctrl-C ends a wait, and not a step of a ring that is being taken down.
+            restrict_keyboard_interrupt_to_checkpoints=True,
+        )
     except BaseExceptionGroup as group:
         raise main_reason(group) from group
     finally:
