@@ -53,6 +53,10 @@ log = structlog.get_logger("uringd.session")
 LAST_WORDS_TIMEOUT_S = 5.0
 """What a client may take to receive the frames that were queued when its session ended."""
 
+DRAIN_S = 1.0
+"""For what a client still sends behind our ERROR (PROTOCOL.md, "ERROR"): closed with unread bytes,
+a TCP socket is reset, and the ERROR may never be read."""
+
 
 class Session:
     """Serves one connection. `transport` is "tcp" or "unix", `peer` names the client in the log."""
@@ -109,7 +113,7 @@ class Session:
             await self.server.others.move(self._socket.fileno(), *self._destination)
         if self._drain:
             with self._parting:
-                await self.receiver.drain(LAST_WORDS_TIMEOUT_S)
+                await self.receiver.drain(DRAIN_S)
 
     def begin_shutdown(self) -> None:
         """Tell the client that the server is leaving, and end here if nothing is unfinished."""
