@@ -10,7 +10,7 @@ from uringd.client.filling import Filling
 from uringd.client.receipt import Receipt, read_receipt
 from uringd.client.slot import lend
 from uringd.client.supply import Buffer, Feeding, Reading, Stretch, compare
-from uringd.errors import ClientError, RefusedError, SourceError
+from uringd.errors import ClientError, ConnectionLostError, RefusedError, SourceError
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType
 
@@ -212,17 +212,23 @@ class ClientUpload:
     async def _commit(self, message: pb.Commit) -> pb.Receipt:
         filling = self.filling
         holes = 0
+        # A COMMIT whose connection was lost may be at work, and the upload takes no chunks then:
+        # it is asked for again by another lane, before anything is sent again.
+        at_work = False
         while True:
-            await filling.pump()
-            if len(filling.lanes) > 1:
-                await filling.everything_accepted(message.size)
+            if not (at_work and any(lane.ready for lane in filling.lanes)):
+                await filling.pump()
+                if len(filling.lanes) > 1:
+                    await filling.everything_accepted(message.size)
+                at_work = False
             lane = next((lane for lane in filling.lanes if lane.ready), filling.lanes[0])
-            if filling.again or not lane.ready:
+            if (filling.again and not at_work) or not lane.ready:
                 continue
             try:
                 reply: pb.Receipt = await lane.request(FrameType.COMMIT, message)
             except ClientError as exc:
                 filling.check()
+                at_work = isinstance(exc, ConnectionLostError)
                 if holes < COMMITS_MAX and self._goes_on(exc):
                     holes += 1
                 else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 
 from uringd.client import connect
 from uringd.errors import RefusedError
+from uringd.publishing import publish
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import ErrorCode, FrameType
 
@@ -243,3 +245,37 @@ async def test_a_server_that_keeps_its_acknowledgements_back_is_asked(
     await run_client(main)
     assert wire.sent(FrameType.SYNC)
     assert (daemon.root / "file").read_bytes() == data
+
+
+async def test_a_commit_whose_connection_is_lost_is_asked_for_again_before_chunks_are(
+    daemon: Daemon,
+    open_wire: OpenWire,
+    run_client: RunClient,
+    content: Content,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rule(frame: Frame) -> bytes:
+        if frame.is_a(FrameType.COMMIT):
+            frame.cut(len(frame.whole))  # it arrives, and the answer has no way back
+        return frame.whole
+
+    wire = await open_wire(daemon, rule)
+    data = content(9 * SLOT_BYTES)
+
+    async def publish_when_asked_again(*arguments: Any, **options: Any) -> int:
+        while len(wire.sent(FrameType.COMMIT)) < 2:
+            await trio.lowlevel.checkpoint()
+        return await publish(*arguments, **options)
+
+    monkeypatch.setattr("uringd.uploads.publish", publish_when_asked_again)
+
+    async def main() -> None:
+        async with connect(wire.url) as client, client.upload("file", lanes=2) as upload:
+            await upload.write(data)
+            with anyio.fail_after(30):
+                await upload.commit()
+
+    await run_client(main)
+    assert (daemon.root / "file").read_bytes() == data
+    offsets = [frame.header.offset for frame in wire.sent(FrameType.DATA)]
+    assert len(offsets) == len(set(offsets)), "the upload took no chunks meanwhile"
