@@ -90,6 +90,21 @@ class Content:
         self.size = (sizes[0], sizes[-1])[fate] if fate < 2 else random.choice(sizes)
         self.sizes = []
 
+    def lose(self, random: random.Random) -> None:
+        """Decide what a failed fsync has lost for good; all the rest is durable then.
+
+        Bytes may be lost, and that the file has grown: a file system writes that down when the
+        bytes are on the disk. A cut is in its journal, whatever becomes of bytes. So after a power
+        cut the file is never longer than it was seen to be here.
+        """
+        seen = self.current_size
+        self.settle(random)
+        self.size = min(self.size, seen)
+        for number in self.sectors:
+            start = max(seen - number * SECTOR_BYTES, 0)
+            if start < SECTOR_BYTES:  # it was cut off, or never was there
+                self._put(number, [(start, ZEROS[start:])])
+
     def pieces(self) -> Iterator[Piece]:
         """Yield what is durable as offset and bytes; what is between is zeros."""
         for number, sector in self.sectors.items():

@@ -105,12 +105,13 @@ class SimulatedDisk:
     def lose(self, fd: int) -> None:
         """Let what a failed fsync of a file was to make durable be lost, or not, for good.
 
-        A directory loses nothing: its names are in the file system's journal, and one whose
-        journal failed takes no more changes.
+        Bytes can be, and that the file has grown over them. That it was cut is not lost, nor is
+        anything of a directory: these are in the file system's journal, and one whose journal
+        failed takes no more changes.
         """
         content = self._tree.content(fd)
         if content is not None:
-            content.settle(self._random)
+            content.lose(self._random)
 
     def inode(self, fd: int) -> int:
         """Tell a number of an open file that stays the same through `kill` and `power_cut`.

@@ -147,7 +147,8 @@ class SimulatedRing(SoftwareRing):
         """Go on with the operations that were held back."""
         for chain in (*self._prepared, *self._submitted):
             chain.late = False
-        os.eventfd_write(self.wakeup_fd, 1)
+        if self._unusable is None:  # closed, it holds nothing back
+            os.eventfd_write(self.wakeup_fd, 1)
 
     def heal(self) -> None:
         """Let nothing go wrong any more, and hold nothing back."""

@@ -90,3 +90,18 @@ def test_a_copy_is_its_own() -> None:
     content.sync()
     copy.sync()
     assert (whole(content), whole(copy)) == (b"1", b"2")
+
+
+def test_a_failed_fsync_loses_bytes_and_growth_and_no_cut() -> None:
+    content = synced(b"1" * 1000)
+    content.write(0, b"2" * 1500)
+    content.resize(1200)
+    found = set()
+    for seed in range(200):
+        copy = content.copy()
+        copy.lose(random.Random(seed))
+        copy.grow(2000)
+        copy.sync()
+        found.add(whole(copy))
+    assert {data[1200:] for data in found} == {bytes(800)}, "what was cut off is gone"
+    assert {data[:512] for data in found} == {b"1" * 512, b"2" * 512}
