@@ -101,7 +101,7 @@ class Oracle:
 
     def not_found(self, story: Story) -> None:
         """Hear that there is no such upload."""
-        if story.receipt is not None:
+        if story.receipt is not None and not story.torn:
             self._broken(f"{story.upload_id} was published, and is not found")
         if not story.created or story.aborting:
             return

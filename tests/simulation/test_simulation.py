@@ -20,6 +20,11 @@ FAILED_ONCE = [
     10756,  # the simulation's own: a kill did an unlink that was begun, and the oracle did not hear
     11013,  # the same
     13154,  # a COMMIT went on behind a checkpoint whose fsync had failed, and lost the file
+    100529,  # the oracle's: power loss took a file at WRITTEN whose receipt was asked for again
+    105137,  # the disk's: a failed fsync took back a cut, which stands in a journal
+    105609,  # the oracle's: a removal that failed, of a file that has no record
+    106910,  # the ring's: what it held back was let go after it was closed
+    113808,  # a COMMIT's connection was lost, other lanes sent chunks again, and were refused
 ]
 
 TRACE = """

@@ -22,7 +22,14 @@ from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import KILLS, Limits, Plan
 from tests.simulation.product import ProductClient
-from tests.simulation.rests import CATALOG, LIVENESS_S, clean_up, descriptors, look_for_rests
+from tests.simulation.rests import (
+    CATALOG,
+    LIVENESS_S,
+    clean_up,
+    descriptors,
+    look_for_rests,
+    not_removed,
+)
 from tests.simulation.tally import Tally
 from tests.simulation.uploader import Uploader
 from uringd.catalog import Catalog
@@ -123,6 +130,7 @@ class World:
         if not self.violation:
             self.violation = text
             self.note("BROKEN", text)
+        self._heal()  # what is held back would be waited for: no operation is left behind
         self._over.cancel()
 
     def stuck(self) -> None:
@@ -349,7 +357,7 @@ class World:
             self.broken("the server does not end")
             return
         root = life.disk.directory / "root"
-        look_for_rests(root / ".uringd", self.broken)
+        look_for_rests(root / ".uringd", not_removed(life.ring), self.broken)
         self.oracle.look(root)
         after = life.disk.power_cut(self.new_directory())
         self.oracle.lost_power()
