@@ -101,14 +101,14 @@ class Oracle:
 
     def not_found(self, story: Story) -> None:
         """Hear that there is no such upload."""
-        if story.receipt is not None and not story.torn:
+        # A commit at WRITTEN was at work, its own or one over it: power loss may take all the name.
+        torn = any(other.torn for other in self.of_name(story.name))
+        if story.receipt is not None and not (story.weak and torn):
             self._broken(f"{story.upload_id} was published, and is not found")
-        if not story.created or story.aborting:
+        if not story.created or story.aborting or torn:
             return
         if self.ended.get(story.upload_id) in {"failed", "aborted"}:
             return
-        if any(other.torn for other in self.of_name(story.name)):
-            return  # a commit at WRITTEN was at work, which lets power loss take all of the name
         if story.durable or self.cuts == story.cuts:
             self._broken(f"{story.upload_id} is not found, and has {story.durable} durable")
 

@@ -24,6 +24,7 @@ FAILED_ONCE = [
     105137,  # the disk's: a failed fsync took back a cut, which stands in a journal
     105609,  # the oracle's: a removal that failed, of a file that has no record
     106910,  # the ring's: what it held back was let go after it was closed
+    115636,  # the oracle's: power loss took one at DURABLE with the one at WRITTEN that replaced it
     113808,  # a COMMIT's connection was lost, other lanes sent chunks again, and were refused
 ]
 
