@@ -100,8 +100,8 @@ BESIDE = (
     Mutant(
         "an equal file that is there is not made durable",
         DAEMON + "small/group.py",
-        "        if sync:\n            os.fsync(fd)\n",
-        "",
+        "            os.fsync(fd)\n            put.lost = False\n",
+        "            put.lost = False\n",
         GROUP,
     ),
     Mutant(
@@ -109,6 +109,20 @@ BESIDE = (
         DAEMON + "small/group.py",
         "if os.pread(fd, len(put.content) + 1, 0) != put.content:",
         "if False:",
+        GROUP,
+    ),
+    Mutant(
+        "an equal file is compared with the page cache",
+        DAEMON + "small/group.py",
+        "        _forget_clean_pages(fd)\n        if os.pread",
+        "        if os.pread",
+        ("tests/uringd/cli/test_serve_on_bad_disks.py",),
+    ),
+    Mutant(
+        "an equal file's failed fsync is asked again",
+        DAEMON + "small/group.py",
+        "            if put.lost:\n",
+        "            if False:\n",
         GROUP,
     ),
     Mutant(

@@ -12,6 +12,12 @@ fsync) costs that file. An error of the barrier costs the whole group: nobody kn
 lost, so nothing is named, nothing is answered with a receipt, and it is not tried again. An error
 of a directory's fsync costs the files in that directory: they have their names, whole, and may lose
 them with the power; that is an error for their clients.
+
+What is there already, and equal, may be a file that was only written, and that a write-back has
+lost since: the kernel drops what it could not write, tells one fsync or syncfs of it, and until
+memory is short the page cache goes on to show the bytes that the disk has not. So it is compared
+with the disk: what is clean leaves the page cache first, and what is dirty stays and has its fsync
+or its barrier still before it. And a file whose fsync has failed is not asked again.
 """
 
 from __future__ import annotations
@@ -58,7 +64,11 @@ def publish_group(
             lost = _pass_barrier(group, puts)
         group.rename(files)
         for put in waiting:
-            if put.file.result == -errno.EEXIST and put.keep_equal and _is_there(put, sync=True):
+            if put.file.result != -errno.EEXIST or not put.keep_equal:
+                continue
+            if put.lost:
+                put.file.fail("fsync", errno.EIO)
+            elif _is_there(put, sync=True):
                 put.file.result = 0  # another of this group has it
         if level >= Durability.PUBLISHED:
             _sync_directories(group, puts)
@@ -68,7 +78,7 @@ def publish_group(
         put.durability = level
         if put.file.result:
             put.failure = failed(_error_of(put))
-    return lost
+    return lost or any(put.lost for put in puts)
 
 
 def _without_those_there(puts: Sequence[Put], *, sync: bool) -> list[Put]:
@@ -103,7 +113,8 @@ def _sync_directories(group: small_files.SmallGroup, puts: Sequence[Put]) -> Non
 def _is_there(put: Put, *, sync: bool) -> bool:
     """Whether a regular file of this name has this content; with `sync` it is made durable too.
 
-    Whoever wrote it may not have, and the answer will say so: without `sync` a barrier follows.
+    Whoever wrote it may not have, and the answer will say so: without `sync` a barrier follows. One
+    whose fsync fails is not there, and `lost`.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -114,10 +125,13 @@ def _is_there(put: Put, *, sync: bool) -> bool:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size != len(put.content):
             return False
+        _forget_clean_pages(fd)
         if os.pread(fd, len(put.content) + 1, 0) != put.content:
             return False
         if sync:
+            put.lost = True
             os.fsync(fd)
+            put.lost = False
     except OSError:
         return False
     finally:
@@ -125,6 +139,12 @@ def _is_there(put: Put, *, sync: bool) -> bool:
     put.unchanged = True
     put.file.inode, put.file.modified_ns = found.st_ino, found.st_mtime_ns
     return True
+
+
+def _forget_clean_pages(fd: int) -> None:
+    """Have a file's bytes read from the disk, but for those that it has yet to get."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _error_of(put: Put) -> OperationError:

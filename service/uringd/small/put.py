@@ -49,6 +49,7 @@ class Put:
     upload_id: str = ""
     failure: UploadError | None = None
     unchanged: bool = False
+    lost: bool = False
     file: small_files.SmallFile = field(init=False)
 
     def place(self, dir_fd: int) -> None:

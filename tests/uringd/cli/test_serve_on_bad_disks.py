@@ -13,7 +13,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -51,10 +51,14 @@ async def put(server: ServerProcess, name: str, content: bytes, **options: objec
         await upload.commit()
 
 
-async def put_small(server: ServerProcess, files: list[tuple[str, bytes]]) -> dict[str, PutResult]:
+async def put_small(
+    server: ServerProcess, files: list[tuple[str, bytes]], **options: Any
+) -> dict[str, PutResult]:
     results: dict[str, PutResult] = {}
     async with connect(server.unix) as client:
-        await client.put_many(files, lambda result: results.update({result.name: result}))
+        await client.put_many(
+            files, lambda result: results.update({result.name: result}), **options
+        )
     return results
 
 
@@ -115,6 +119,20 @@ async def test_small_files_whose_bytes_do_not_reach_the_disk_are_published_to_no
     for result in (await put_small(server, good)).values():
         assert result.error is None
     ends_well(server, tmp_path / "server.log", dict(good))
+
+
+@pytest.mark.parametrize("count", [1, 8])
+async def test_what_a_disk_has_lost_is_never_taken_for_what_is_there(
+    faulty: FaultyFileSystem, serve_process: ServeProcess, count: int
+) -> None:
+    """Published as only written, and lost: the page cache shows it on, and no second fsync fails."""
+    server = serve_process(*OPTIONS, root=faulty.point / "root")
+    files = [(f"bad-{number}", faulty.marked(SMALL, "EIO")) for number in range(count)]
+    for result in (await put_small(server, files, durability="written")).values():
+        assert result.error is None
+    for _ in range(3):
+        for result in (await put_small(server, files, keep_equal=True)).values():
+            assert isinstance(result.error, RefusedError), "what is lost was called published"
 
 
 async def test_a_flush_that_fails_once_is_no_success_and_nothing_acknowledged_is_lost(

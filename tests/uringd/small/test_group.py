@@ -250,3 +250,26 @@ def test_what_is_there_is_made_durable_itself_where_there_is_no_barrier(
     assert put.unchanged == (not number)
     assert put.failure is None
     assert ((spool.path / "f0").stat().st_ino == inode) == (not number)
+
+
+def test_a_failed_fsync_of_what_is_there_is_not_asked_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one would succeed, over bytes that the first one has lost."""
+    (spool.path / "f0").write_bytes(b"same")
+    inode = (spool.path / "f0").stat().st_ino
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def fails_once(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        if synced == [inode]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    put = spool.put("f0", b"same", keep_equal=True)
+    lost, _ = spool.publish([put], trusts_barrier=False)
+    assert synced.count(inode) == 1
+    assert put.failure is not None and put.failure.code is ErrorCode.IO
+    assert lost, "whoever was told that it is written has to hear of it"
