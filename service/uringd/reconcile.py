@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from uringd.page_cache import forget_clean_pages
 from uringd.root import SPOOL_SUFFIX, Removal, inode_of
 from uringd.wire import Durability, check_name, checksum
 
@@ -174,6 +175,7 @@ def _publish_again(root: Root, receipt: ReceiptRecord) -> bool:
 
 
 def _crc32c(fd: int) -> int:
+    forget_clean_pages(fd)  # a start before this one may have heard that they are lost
     crc, offset = 0, 0
     while data := os.pread(fd, READ_BYTES, offset):
         crc = checksum.crc32c(data, crc)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from uringd.page_cache import forget_clean_pages
 from uringd.root import inode_of, signed_inode
 from uringd.wire import WrittenRanges, crc32c
 from uringio import OperationError, UringFile
@@ -157,7 +158,7 @@ class Verifier:
             if file.direct:
                 file.required = True  # not in part through the page cache, unsaid
             else:
-                os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)  # may be ignored
+                forget_clean_pages(file.fd)
             finding = replace(finding, direct=file.direct)
             try:
                 crc = await self._read(readable, file.block_bytes, record.size, share)

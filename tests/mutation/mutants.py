@@ -183,11 +183,8 @@ MUTANTS = (
     Mutant(
         "COMMIT looks for a failed checkpoint before it has waited for it",
         DAEMON + "uploads.py",
-        "                    async with self._syncing:\n"
-        "                        # Under the lock: a checkpoint that it waited for may have failed, and the\n"
-        "                        # kernel tells that once. The fsync of a publish would succeed.\n"
-        "                        self.filling.check()\n",
-        "                    self.filling.check()\n                    async with self._syncing:\n",
+        "                        self.filling.check()\n                        receipt = ",
+        "                        receipt = ",
         UPLOADS,
     ),
     Mutant(

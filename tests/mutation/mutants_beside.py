@@ -114,7 +114,7 @@ BESIDE = (
     Mutant(
         "an equal file is compared with the page cache",
         DAEMON + "small/group.py",
-        "        _forget_clean_pages(fd)\n        if os.pread",
+        "        forget_clean_pages(fd)\n        if os.pread",
         "        if os.pread",
         ("tests/uringd/cli/test_serve_on_bad_disks.py",),
     ),
@@ -195,6 +195,13 @@ BESIDE = (
         "            if not _is_whole(file, receipt):\n",
         "            if False:\n",
         STARTS,
+    ),
+    Mutant(
+        "a start compares with the page cache",
+        DAEMON + "reconcile.py",
+        "    forget_clean_pages(fd)  # a start",
+        "    # a start",
+        ("tests/uringd/test_reconcile_lost.py",),
     ),
     Mutant(
         "a transaction that failed is told as done",

@@ -14,10 +14,8 @@ of a directory's fsync costs the files in that directory: they have their names,
 them with the power; that is an error for their clients.
 
 What is there already, and equal, may be a file that was only written, and that a write-back has
-lost since: the kernel drops what it could not write, tells one fsync or syncfs of it, and until
-memory is short the page cache goes on to show the bytes that the disk has not. So it is compared
-with the disk: what is clean leaves the page cache first, and what is dirty stays and has its fsync
-or its barrier still before it. And a file whose fsync has failed is not asked again.
+lost since. So it is compared with the disk (`page_cache`), what is dirty has its fsync or its
+barrier still before it, and a file whose fsync has failed is not asked again.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from uringd.page_cache import forget_clean_pages
 from uringd.upload_errors import failed
 from uringd.wire import Durability
 from uringio.exceptions import operation_error
@@ -125,7 +124,7 @@ def _is_there(put: Put, *, sync: bool) -> bool:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size != len(put.content):
             return False
-        _forget_clean_pages(fd)
+        forget_clean_pages(fd)
         if os.pread(fd, len(put.content) + 1, 0) != put.content:
             return False
         if sync:
@@ -139,12 +138,6 @@ def _is_there(put: Put, *, sync: bool) -> bool:
     put.unchanged = True
     put.file.inode, put.file.modified_ns = found.st_ino, found.st_mtime_ns
     return True
-
-
-def _forget_clean_pages(fd: int) -> None:
-    """Have a file's bytes read from the disk, but for those that it has yet to get."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _error_of(put: Put) -> OperationError:

@@ -125,7 +125,7 @@ async def test_small_files_whose_bytes_do_not_reach_the_disk_are_published_to_no
 async def test_what_a_disk_has_lost_is_never_taken_for_what_is_there(
     faulty: FaultyFileSystem, serve_process: ServeProcess, count: int
 ) -> None:
-    """Published as only written, and lost: the page cache shows it on, and no second fsync fails."""
+    """Published as only written, and lost: the page cache shows it, and no second fsync fails."""
     server = serve_process(*OPTIONS, root=faulty.point / "root")
     files = [(f"bad-{number}", faulty.marked(SMALL, "EIO")) for number in range(count)]
     for result in (await put_small(server, files, durability="written")).values():

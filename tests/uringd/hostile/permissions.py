@@ -1,4 +1,5 @@
-"""A server and its client, as a user that is not root: modes that change while an upload runs.
+"""A server and its client, as a user that is not root: modes that change while an upload runs, and
+names that are somebody else's files.
 
 Started by the tests, as root, with a directory of that user's and its number as arguments. It
 becomes that user when all is imported: an installation may be root's alone.
@@ -16,7 +17,7 @@ from pathlib import Path
 import anyio
 import trio
 
-from uringd.client import ClientUpload, connect
+from uringd.client import ClientUpload, PutResult, connect
 from uringd.config import Settings
 from uringd.errors import RefusedError
 from uringd.listeners import listen
@@ -26,6 +27,10 @@ from uringd.wire import ErrorCode
 
 MIB = 1 << 20
 DATA = os.urandom(MIB + 1)
+SMALL = b"small"
+OPEN, STICKY = "open/x", "sticky/x"
+"""Files of root's that nobody else may read or write: in a directory where whoever may write to it
+replaces any file, and in one where only its owner does, as in /tmp."""
 
 
 async def main(home: Path) -> None:
@@ -39,6 +44,7 @@ async def main(home: Path) -> None:
         for mode in (0o500, 0o600, 0o000):  # no writing, no searching, nothing
             for place in (root, root / "dir", root / "dir" / "below"):
                 await change_while_it_runs(str(url), root, place, mode)
+        await take_the_names_of_somebody_else(str(url), root)
         nursery.cancel_scope.cancel()
     assert os.listdir(root / ".uringd" / "spool") == []
 
@@ -61,6 +67,34 @@ async def change_while_it_runs(url: str, root: Path, place: Path, mode: int) -> 
     assert published.read_bytes() == DATA
 
 
+async def take_the_names_of_somebody_else(url: str, root: Path) -> None:
+    """Files of others keep their names where they have to, and are never read or written to."""
+    async with connect(url) as client:
+        before = {name: os.stat(root / name) for name in (OPEN, STICKY)}
+
+        async def put(**options: bool) -> list[ErrorCode | None]:
+            results: list[PutResult] = []
+            await client.put_many([(STICKY, SMALL), (OPEN, SMALL)], results.append, **options)
+            return [getattr(result.error, "code", None) for result in results]
+
+        assert await put() == [ErrorCode.EXISTS] * 2
+        assert await put(keep_equal=True) == [ErrorCode.EXISTS] * 2, "they may not be read"
+        assert await put(overwrite=True) == [ErrorCode.BAD_NAME, None]
+        assert (root / OPEN).read_bytes() == SMALL
+        async with client.upload(STICKY, overwrite=True) as upload:
+            await upload.write(DATA)
+            await upload.sync()
+            for _ in range(2):  # it has not been thrown away
+                assert await commit(upload) == ErrorCode.BAD_NAME
+        assert identity(os.stat(root / STICKY)) == identity(before[STICKY])
+        assert os.stat(root / OPEN).st_ino != before[OPEN].st_ino
+
+
+def identity(found: os.stat_result) -> tuple[int, int]:
+    """What changes when a file is another one, or was written to."""
+    return found.st_ino, found.st_mtime_ns
+
+
 async def commit(upload: ClientUpload) -> ErrorCode | None:
     """Commit; the result is the code of the refusal, None if it is none."""
     try:
@@ -77,9 +111,23 @@ def import_what_is_imported_late() -> None:
             importlib.import_module(module.name)
 
 
+def own_some_files(root: Path, user: int) -> None:
+    """Make what is root's, below a ROOT that is the user's."""
+    root.mkdir(mode=0o700)
+    for name in (OPEN, STICKY):
+        path = root / name
+        path.parent.mkdir()
+        path.write_bytes(SMALL)
+        path.chmod(0o600)
+    os.chown(root, user, user)
+    os.chown((root / OPEN).parent, user, user)
+    (root / STICKY).parent.chmod(0o1777)
+
+
 if __name__ == "__main__":
     import_what_is_imported_late()
     user = int(sys.argv[2])
+    own_some_files(Path(sys.argv[1]) / "root", user)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)

@@ -1,4 +1,4 @@
-"""Modes, attributes and mounts that change under ROOT while uploads run.
+"""Modes, owners, attributes and mounts that change under ROOT while uploads run.
 
 None of it loses an upload: what is durable stays, and COMMIT can be asked again.
 """
@@ -25,9 +25,9 @@ NOBODY = 65534
 
 
 @pytest.mark.root
-def test_an_upload_survives_that_its_directory_may_not_be_written_for_a_while() -> None:
+def test_modes_and_owners_that_refuse_a_name_cost_no_upload() -> None:
     """As a user that is not root, for root may do all: bytes that are durable are not thrown away
-    for a mode that can be changed back."""
+    for a mode that can be changed back, or for a file of somebody else that has the name."""
     need_root("becoming another user")
     flag = "-I" if sys.flags.isolated else "-P"
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home:  # which that user can reach

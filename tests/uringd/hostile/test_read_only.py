@@ -1,4 +1,4 @@
-"""The file system under ROOT becomes read-only while uploads run, as ext4 does when it finds an error.
+"""The file system under ROOT becomes read-only while uploads run, as ext4 does at an error.
 
 Somebody who remounts it by hand cannot: the kernel says EBUSY while files are open for writing. So
 what is left is the kernel's own way, which takes no notice of them (errors=remount-ro, ext4(5)).
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UPLOAD_ID = "0123456789abcdef" * 2
 REFUSED = {ErrorCode.IO, ErrorCode.BAD_NAME}
-"""What a request hears that needs the disk: that the disk has failed, or that no name can be had."""
+"""What a request hears that needs the disk: that it has failed, or that no name can be had."""
 REPAIRED = (0, 1)
 """e2fsck(8): nothing was wrong, or it is not any more."""
 
@@ -71,8 +71,7 @@ async def test_a_file_system_that_becomes_read_only_loses_nothing_that_was_ackno
         assert found.file.size == len(data)
 
     run("umount", file_system)
-    checked = subprocess.run(["e2fsck", "-fy", image], check=False, capture_output=True, text=True)
-    assert checked.returncode in REPAIRED, checked.stdout
+    repair(image)
     run("mount", "-o", "loop", image, file_system)
     async with serving(root=root) as daemon, open_peer(daemon.unix, *features) as peer:
         assert daemon.published == ["published", "small"]
@@ -83,6 +82,12 @@ async def test_a_file_system_that_becomes_read_only_loses_nothing_that_was_ackno
         await peer.data(resumed.upload, 2 * SLOT_BYTES, data[2 * SLOT_BYTES :])
         await peer.commit(resumed.upload, len(data))
         assert (root / "begun").read_bytes() == data
+
+
+def repair(image: Path) -> None:
+    """Check the file system, which is not mounted."""
+    done = subprocess.run(["e2fsck", "-fy", image], check=False, capture_output=True, text=True)
+    assert done.returncode in REPAIRED, done.stdout
 
 
 def make_read_only(device: str) -> None:

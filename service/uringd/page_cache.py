@@ -1,0 +1,20 @@
+"""The page cache may show bytes that the disk has not: who compares a file has to look below it.
+
+What the kernel does when a write-back fails: it calls the pages clean, and goes on to show their
+bytes to every reader until memory is short. One fsync (or syncfs) is told of it, whoever asks
+first, and the next succeeds. So a file that was only written, is equal to what was sent and has
+passed an fsync may still be lost. What is clean can be thrown out of the cache, and is then read
+from the disk; what is dirty stays, and has an fsync before it that will tell.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def forget_clean_pages(fd: int) -> None:
+    """Have a file's bytes read from the disk, but for those that are still to get there.
+
+    A hint: memory file systems have no disk, and pages that a process has mapped stay.
+    """
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
