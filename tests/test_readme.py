@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md", "docker/README.md"]
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "RELIABILITY.md"),
+    *("bench/README.md", "docker/README.md"),
+]
 
 
 def test_the_first_example_runs_as_it_stands(tmp_path: Path) -> None:
@@ -28,6 +31,39 @@ def test_the_first_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "durability='published'" in done.stdout
     assert (tmp_path / "big.bin").stat().st_size == 100 << 20
+
+
+@pytest.mark.parametrize(
+    ("promised", "passes"),
+    [("commit()", True), ('commit(durability="written")', False)],
+)
+def test_the_test_of_ones_own_application_runs_and_finds_a_lost_file(
+    tmp_path: Path, promised: str, *, passes: bool
+) -> None:
+    """Beside no source tree, as where the package is only installed."""
+    [example] = [example for example in EXAMPLES if "SimulatedDisk" in example]
+    (tmp_path / "test_app.py").write_text(example.replace("commit()", promised))
+    flag = "-I" if sys.flags.isolated else "-P"
+    done = subprocess.run(
+        [
+            sys.executable,
+            flag,
+            "-m",
+            "pytest",
+            "-q",
+            "-o",
+            "trio_mode=true",
+            "-p",
+            "no:cacheprovider",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == (not passes), done.stdout + done.stderr
+    assert ("1 passed" if passes else "FileNotFoundError") in done.stdout
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
