@@ -150,9 +150,10 @@ class UringFile:
 
         After an error no more are begun; it is raised when those in flight have ended, and its
         `failures` name every pair that was not written: its number, and its errno (ECANCELED where
-        it was not begun). All others were. What cannot be written (ValueError, TypeError) is found
-        when it is taken: of the first 1,024 before anything is written, later when those before it
-        are; then, as with an exception of the iterator itself, what was taken before is written.
+        it was not begun). All others were; what an iterator has still is left there and not named.
+        What cannot be written (ValueError, TypeError) is found when it is taken: of the first 1,024
+        before anything is written, later when those before it are; then, as with an exception of
+        the iterator itself, what was taken before is written.
         `durable` and `atomic` are promises of each write, as in `pwrite`.
         """
         with self._call:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from array import array
+from collections.abc import Sized
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class ManyWrites:
         self._access = access
         self._promises = promises
         self._pairs = iter(pairs)
+        self._known = len(pairs) if isinstance(pairs, Sized) else 0
         self._taken = 0
         self._bytes = 0
         self._failures: dict[int, OperationError] = {}
@@ -66,7 +68,6 @@ class ManyWrites:
         if self._broken is not None:
             raise self._broken
         if self._failures:
-            self._name_the_rest()
             raise self._first_failure()
         return self._bytes
 
@@ -155,18 +156,17 @@ class ManyWrites:
         failure = operation_error(errno.ECANCELED, "write", path, offset, length)
         self._failures[piece.first + number] = failure
 
-    def _name_the_rest(self) -> None:
-        """Name the pairs that were not taken, too, so that none is left unaccounted for."""
-        for number, (_, offset) in enumerate(self._pairs, self._taken):
-            failure = operation_error(errno.ECANCELED, "write", self._access.file.path, offset)
-            self._failures[number] = failure
-
     def _first_failure(self) -> OperationError:
-        """Choose the error to raise: the first that is no mere consequence of another."""
+        """Choose the error to raise: the first that is no mere consequence of another.
+
+        It names those of a sequence that were not taken, too. An iterator may have no end, or wait
+        for what comes of this call: nothing more is taken of it.
+        """
         numbers = sorted(self._failures)
         causes = [n for n in numbers if self._failures[n].errno != errno.ECANCELED]
         failure = self._failures[(causes or numbers)[0]]
         failure.failures = {n: self._failures[n].errno or errno.EIO for n in numbers}
+        failure.failures |= dict.fromkeys(range(self._taken, self._known), errno.ECANCELED)
         return failure
 
 

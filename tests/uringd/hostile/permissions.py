@@ -72,9 +72,12 @@ async def take_the_names_of_somebody_else(url: str, root: Path) -> None:
     async with connect(url) as client:
         before = {name: os.stat(root / name) for name in (OPEN, STICKY)}
 
-        async def put(**options: bool) -> list[ErrorCode | None]:
+        async def put(
+            *, overwrite: bool = False, keep_equal: bool = False
+        ) -> list[ErrorCode | None]:
             results: list[PutResult] = []
-            await client.put_many([(STICKY, SMALL), (OPEN, SMALL)], results.append, **options)
+            files = [(STICKY, SMALL), (OPEN, SMALL)]
+            await client.put_many(files, results.append, overwrite=overwrite, keep_equal=keep_equal)
             return [getattr(result.error, "code", None) for result in results]
 
         assert await put() == [ErrorCode.EXISTS] * 2

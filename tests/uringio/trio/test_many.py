@@ -89,6 +89,30 @@ async def test_pieces_that_were_not_begun_are_named_after_an_error(
     assert failures[count - 1] == errno.ECANCELED
 
 
+async def test_an_iterator_without_an_end_is_left_alone_after_an_error(
+    open_simulated: OpenRaw, tmp_path: Path
+) -> None:
+    raw = SimulatedRing(6, faults=[Fault(Opcode.WRITE, 1, result=-errno.EIO)])
+    taken = 0
+
+    def pairs() -> Iterator[tuple[bytes, int]]:
+        nonlocal taken
+        while True:
+            assert taken <= 9 * PIECE_COUNT, "it is asked for more than anybody will write"
+            taken += 1
+            yield b"x" * 100, taken * 100
+
+    async with (
+        open_simulated(raw) as ring,
+        await ring.open(tmp_path / "file", "w+", direct="never") as file,
+    ):
+        with pytest.raises(uringio.OperationError) as caught:
+            await file.pwrite_many(pairs())
+        written = file.statistics().cached_bytes // 100
+    assert caught.value.errno == errno.EIO
+    assert len(caught.value.failures) + written == taken
+
+
 async def test_pieces_of_any_alignment_are_all_written(open_any: OpenAny, tmp_path: Path) -> None:
     count = PIECE_COUNT + 10
     memory = memoryview(mmap.mmap(-1, BLOCK * 2))
