@@ -113,6 +113,21 @@ MUTANTS = (
         ("tests/uringio/trio/test_reactor.py", "tests/uringio/trio/test_cancellation.py"),
     ),
     Mutant(
+        "a writer that is left closes its file before its writes have ended",
+        LIBRARY + "writer.py",
+        "            await self._behind.wait_settled()\n            await self._close()\n",
+        "            await self._close()\n",
+        (*WRITER, "tests/uringio/trio/test_cancellation.py"),
+    ),
+    Mutant(
+        "a slot is free before its write has ended",
+        DAEMON + "filling.py",
+        "        self._behind.submit(slot, offset, length, written)\n",
+        "        self._behind.submit(slot, offset, length, written)\n"
+        "        on_done(slot)\n        on_done = bool\n",
+        CHUNKS,
+    ),
+    Mutant(
         "a file's failed fsync is asked again",
         LIBRARY + "file.py",
         '            if result < 0:\n                raise operation_error(-result, "fsync"',
