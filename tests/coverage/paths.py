@@ -28,6 +28,7 @@ MODULES = {
     "service/uringd/catalog.py": "the records, and what a failed one costs",
     "service/uringd/catalog_schema.py": "the tables, how they last, and room for an end",
     "service/uringd/reconcile.py": "what each remainder of a killed server becomes",
+    "service/uringd/page_cache.py": "what is compared is what the disk has",
     "service/uringd/upload_errors.py": "which code an error of the disk has for the client",
     "service/uringd/small/group.py": "small uploads: one barrier, then the names",
     "service/uringd/small/uploads.py": "their order, and what each is answered",

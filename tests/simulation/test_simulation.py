@@ -17,6 +17,7 @@ BLOCK = 50
 CHILD_S = 60
 
 FAILED_ONCE = [
+    850,  # a lane that waited to write was told of an IO error of an upload that was aborted
     10756,  # the simulation's own: a kill did an unlink that was begun, and the oracle did not hear
     11013,  # the same
     13154,  # a COMMIT went on behind a checkpoint whose fsync had failed, and lost the file
