@@ -26,7 +26,7 @@ from uringd.upload_errors import UploadError, check_epoch, failed, known
 from uringd.upload_log import log_end
 from uringd.uploads import Upload
 from uringd.wire import ErrorCode, RemoteProtocolError, UploadState, check_name
-from uringio.exceptions import OperationError
+from uringio.exceptions import BrokenError, OperationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,7 +207,8 @@ class Registry:
         if upload.holders or self.open.get(upload.id) is not upload:
             return
         if upload.resumable and not upload.is_broken:
-            with contextlib.suppress(UploadError):  # it broke: that is logged below
+            # It broke, which is logged below; or the ring did, and the next server takes it up.
+            with contextlib.suppress(UploadError, BrokenError):
                 if await upload.suspend():
                     del self.open[upload.id]
                     log_end(upload, "suspended", reason=reason)

@@ -40,6 +40,7 @@ from uringd.wire import (
     State,
     error_message,
 )
+from uringio.exceptions import BrokenError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -220,6 +221,8 @@ class Session:
             self._fail(exc.code, exc.text)
         except OSError as exc:
             self._end = f"the connection broke ({exc.strerror or exc})"
+        except BrokenError as exc:  # the server ends, and says why
+            self._fail(ErrorCode.SHUTTING_DOWN, str(exc))
         except Exception:  # a fault of ours costs this session, never the server
             log.exception("session failed", peer=self.peer)
             self._fail(ErrorCode.INTERNAL, "the server failed: see its log")

@@ -1,7 +1,8 @@
 """Which errors each operation of an upload can have, and what its client may hear of them.
 
-An operation is one of three kinds, and named so:
+An operation is one of four kinds, and named so:
 - "ring FSYNC": what goes through the ring, by opcode. Fixed reads and writes count as plain ones.
+- "submit": what hands operations over to the ring.
 - "call os.dup": what the daemon asks the system for by itself.
 - "catalog COMMIT": a statement of the catalog's, by its first word.
 
@@ -30,7 +31,8 @@ class Told(enum.Enum):
 class Wrong:
     """One way to go wrong: an errno, a length that is too short, or an error of SQLite by name.
 
-    `lasts`: whether a machine can be such that it goes on for ever. `also`: what else may be said.
+    `lasts`: whether a machine can be such that it goes on for ever. `ends`: whether it ends the
+    server, and somebody starts it again. `also`: what else may be said.
     """
 
     number: int = 0
@@ -38,6 +40,7 @@ class Wrong:
     short: int = 0
     sqlite: str = ""
     lasts: bool = True
+    ends: bool = False
     also: frozenset[ErrorCode] = frozenset()
 
     def __str__(self) -> str:
@@ -95,11 +98,20 @@ CALLS: dict[str, tuple[Wrong, ...]] = {
     "recv": _each(errno.ECONNRESET, errno.ETIMEDOUT, errno.ENOMEM, told=Told.NEVER),
 }
 
+SUBMIT = (
+    # Nothing is taken: so it is with EBUSY and EINTR, too. For ever is a ring that broke, below.
+    Wrong(errno.EAGAIN, Told.NEVER, lasts=False),
+    Wrong(short=1, told=Told.NEVER),  # one operation or chain is taken, and what is behind it not
+    # The kernel takes no more.
+    Wrong(errno.EBADR, lasts=False, ends=True, also=frozenset({ErrorCode.SHUTTING_DOWN})),
+)
+
 SQLITE = tuple(Wrong(sqlite=name) for name in ("SQLITE_IOERR_FSYNC", "SQLITE_FULL", "SQLITE_BUSY"))
 STATEMENTS = ("BEGIN", "SAVEPOINT", "SELECT", "INSERT", "UPDATE", "DELETE", "RELEASE", "COMMIT")
 
 TABLE: dict[str, tuple[Wrong, ...]] = {
     **{f"ring {name}": wrongs for name, wrongs in RING.items()},
+    "submit": SUBMIT,
     **{f"call {name}": wrongs for name, wrongs in CALLS.items()},
     **{f"catalog {name}": SQLITE for name in STATEMENTS},
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,9 @@ class Trial(World):
 
     def run(self) -> None:
         """Run it. Raises BrokenPromiseError."""
-        with self.wrongdoer.installed():
+        with self.wrongdoer.installed(), warnings.catch_warnings():
+            if self.injection is not None and self.injection.wrong.ends:
+                warnings.simplefilter("ignore", ResourceWarning)  # of memory that is leaked then
             super().run()
 
     async def _story(self) -> None:
@@ -94,10 +97,11 @@ class Trial(World):
 
     async def _upload_and_judge(self) -> None:
         client = Client(self)
-        life = await self._serving()
+        await self._serving()
         self.wrongdoer.armed = True
         with watching() as self.seen:
             await client.run(TRIES)
+        life = await self._serving()  # another one, where the first had to end
         self._heal_all(life)
         self._judge(client)
         told = len(client.told)
@@ -139,7 +143,7 @@ class Trial(World):
             self.broken(f"{client.told} was said")
         if wrong.told is Told.ALWAYS and wrong.code not in told:
             self.broken("nobody was told")
-        if not client.published and not chosen.lasting:
+        if not client.published and not chosen.lasting and not wrong.ends:
             self.broken(f"once was enough to keep the file from being published: {client.told}")
 
     async def _restart_after_a_power_cut(self, life: Life) -> None:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from uringio.exceptions import BrokenError
+from uringio.testing import SimulatedRing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -91,6 +94,7 @@ class Wrongdoer:
                 self._replace(stack, owner, name, self._counted)
             self._replace(stack, trio._socket._SocketType, "recv", self._counted_recv)
             self._replace(stack, sqlite3, "connect", self._counted_connect)
+            self._replace(stack, SimulatedRing, "submit", self._counted_submit)
             yield
 
     def _replace(
@@ -118,6 +122,21 @@ class Wrongdoer:
             return await real(socket, *args)
 
         return recv
+
+    def _counted_submit(self, _name: str, real: Callable[..., int]) -> Callable[..., int]:
+        def submit(ring: SimulatedRing) -> int:
+            wrong = self.next("submit") if ring.prepared else None
+            if wrong is None:
+                return real(ring)
+            if wrong.ends:
+                raise BrokenError(f"injected: {os.strerror(wrong.number)}")
+            left = ring._prepared[wrong.short :]
+            del ring._prepared[wrong.short :]
+            real(ring)
+            ring._prepared += left
+            return ring.prepared
+
+        return submit
 
     def _counted_connect(self, _name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         return partial(real, factory=partial(Database, self))

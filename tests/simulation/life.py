@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tests.simulation.rests import descriptors
 from uringd.catalog import CatalogError
 from uringd.config import Settings
 from uringd.root import SPOOL_SUFFIX
 from uringd.server import Server, open_server
+from uringio.exceptions import BrokenError
 from uringio.lowlevel import Opcode, Operation, operations
 from uringio.testing import SimulatedRing
 from uringio.testing.faults import PLAIN
@@ -82,13 +84,25 @@ class Life:
         try:
             with self._scope:
                 await self._serve()
-        except* CatalogError as group:
+        except* (CatalogError, BrokenError) as group:
             if not self.dead and not self._world.may_fail:
-                self._world.broken(f"the server does not start: {group.exceptions}")
+                self._world.broken(f"the server does not start, or go on: {group.exceptions}")
+            self._close_all()
         finally:
             self._connections = None
             self.over.set()
             self._world.count_ring(self.ring)
+
+    def _close_all(self) -> None:
+        """Close what is open, as the end of a process does.
+
+        Whose ring broke keeps its ring and its files: the kernel may not have let go of them.
+        """
+        self.ring.close()
+        below = f"{self.disk.directory}/"
+        for fd, path in descriptors().items():
+            if path.startswith(below):
+                os.close(int(fd))
 
     async def _serve(self) -> None:
         plan = self._world.plan
