@@ -269,6 +269,20 @@ BESIDE = (
         RECOVERY,
     ),
     Mutant(
+        "recovery writes before the journal is durable",
+        LIBRARY + "recovery.py",
+        "        await _make_durable(reactor, journal)\n",
+        "",
+        ("tests/uringio/trio/test_replace_power_cuts.py",),
+    ),
+    Mutant(
+        "recovery believes a journal of the page cache",
+        LIBRARY + "recovery.py",
+        "            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)\n",
+        "",
+        ("tests/uringio/trio/test_bad_disks.py",),
+    ),
+    Mutant(
         "recovery removes a journal before the range is durable",
         LIBRARY + "recovery.py",
         "Step(operations.fsync(fd, data_only=True), file.path)",

@@ -7,6 +7,12 @@ A journal is locked by whoever works with it (flock(2)) until nothing of that is
   removed. A torn one is a replace that never touched its file: it is removed.
 - of another file or another owner: left alone, and reported.
 
+A kill leaves the page cache, and in it a journal that may be whole there and nowhere else: its
+process may not have come to its fsyncs, or have heard that one of them failed. So its clean pages
+are dropped before it is read, for the disk to say what it has, and it is made durable, with its
+name, before the first byte of the range is written. Else a power cut would find the range mixed,
+and no journal.
+
 A file that was cut shorter after the crash is not made longer: what is left of the range is
 written, as if the replace had come before the cut.
 
@@ -166,6 +172,7 @@ def _opened(home: Home, name: str) -> Iterator[_Journal | None]:
         if home.is_ours(os.stat(name, dir_fd=home.dir_fd, follow_symlinks=False)):
             fd = os.open(name, flags, dir_fd=home.dir_fd)
             journal = _Journal(home, name, fd, home.is_ours(os.fstat(fd)))
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except FileNotFoundError:
         journal = None
     except OSError as exc:
@@ -190,6 +197,7 @@ async def _settle(
             with contextlib.suppress(OperationError):  # in nobody's way but that of a number
                 await _remove(reactor, journal)
             return Recovered(journal.name, "torn")
+        await _make_durable(reactor, journal)
         await _complete(reactor, slot, file, journal, record)
     except OperationError as exc:
         raise _refused(exc) from exc
@@ -206,6 +214,13 @@ async def _is_whole(reactor: Reactor, slot: Slot, journal: _Journal, record: Rec
             return False
         crc = crc32c(piece.memory(slot), crc)
     return crc == record.crc32c
+
+
+async def _make_durable(reactor: Reactor, journal: _Journal) -> None:
+    """Make a journal durable, and its name."""
+    with _directory(journal.home) as dir_fd:
+        syncs = (journal.fd, journal.path), (dir_fd, journal.home.directory)
+        await run_steps(reactor, [Step(operations.fsync(fd), path) for fd, path in syncs])
 
 
 async def _complete(
@@ -253,16 +268,22 @@ async def _read_piece(
 
 async def _remove(reactor: Reactor, journal: _Journal) -> None:
     """Remove a journal, and see to it that it stays away."""
-    home = journal.home
+    with _directory(journal.home) as dir_fd:
+        await run_steps(reactor, removal_steps(journal.home, dir_fd, journal.name))
+
+
+@contextlib.contextmanager
+def _directory(home: Home) -> Iterator[int]:
+    """Open the directory of journals: what is held of it may be a path, which has no fsync."""
     try:
         dir_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=home.dir_fd)
     except OSError as exc:
         number = exc.errno or errno.EIO
         raise operation_error(number, "open", home.directory) from exc
     try:
-        await run_steps(reactor, removal_steps(home, dir_fd, journal.name))
+        yield dir_fd
     finally:
-        await reactor.perform_always(operations.close(dir_fd))
+        os.close(dir_fd)
 
 
 def _refused(exc: OperationError) -> PendingReplaceError:

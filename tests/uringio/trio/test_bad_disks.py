@@ -12,6 +12,8 @@ import pytest
 import uringio
 from tests.disks.fixtures import FaultyFileSystem, faulty
 from tests.disks.mounted import run
+from tests.uringio.trio.journals import leave_journal
+from uringio.exceptions import PendingReplaceError
 
 __all__ = ["faulty"]
 
@@ -63,3 +65,22 @@ async def test_a_flush_that_fails_once_is_no_commit(faulty: FaultyFileSystem) ->
     run("mount", "-t", faulty.kind, faulty.disk.device, faulty.point)
     assert (faulty.point / "before").read_bytes() == CONTENT
     assert not (faulty.point / "bad").exists()
+
+
+async def test_a_journal_that_the_disk_has_lost_is_torn_however_often_the_file_is_opened(
+    faulty: FaultyFileSystem,
+) -> None:
+    """A killed replace left it in the page cache, which shows it on after its fsync has failed."""
+    path = faulty.point / "file"
+    await write(path, CONTENT)
+    data = faulty.marked(CONTENT[SLOT_BYTES : 3 * SLOT_BYTES], "EIO", SLOT_BYTES)
+    leave_journal(path, 100, data)
+    async with uringio.open_ring(SLOTS, SLOT_BYTES) as ring:
+        with pytest.raises(PendingReplaceError):
+            await ring.open(path, "r+")
+        assert path.read_bytes() == CONTENT, "nothing rests on a journal that is not durable"
+        async with await ring.open(path, "r+") as file:
+            [recovered] = file.recovered
+            assert recovered.outcome == "torn"
+    assert path.read_bytes() == CONTENT
+    assert set(os.listdir(faulty.point)) - {"lost+found"} == {"file"}

@@ -334,6 +334,8 @@ async def test_recovery_waits_for_writes_of_the_killed_process(
         (Opcode.WRITE, 2),
         (Opcode.FSYNC, 1),
         (Opcode.FSYNC, 2),
+        (Opcode.FSYNC, 3),
+        (Opcode.FSYNC, 4),
         (Opcode.UNLINKAT, 1),
     ],
 )
@@ -349,7 +351,7 @@ async def test_what_cannot_be_completed_refuses_the_open_and_can_be_tried_again(
         assert info.value.errno == errno.EIO
         assert len(os.listdir("/proc/self/fd")) == before
         assert ring.statistics().free_slots == SLOTS
-        assert journal.exists() == ((opcode, nth) != (Opcode.FSYNC, 2))
+        assert journal.exists() == ((opcode, nth) != (Opcode.FSYNC, 4))
     async with run_ring(SimulatedRing(1), SLOTS, SLOT) as ring:
         await outcomes(ring, path)
     assert path.read_bytes() == WANTED

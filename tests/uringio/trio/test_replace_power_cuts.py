@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -219,6 +219,38 @@ async def test_a_power_cut_at_any_moment_leaves_the_old_bytes_or_the_new(
     assert torn or len(change[1]) < SECTOR, (
         "some cuts did tear the range, and only the journal made it whole"
     )
+
+
+async def test_a_power_cut_while_a_killed_replace_is_recovered_leaves_the_old_bytes_or_the_new(
+    path: Path, change: tuple[int, bytes]
+) -> None:
+    """A kill keeps the page cache, so a journal may be whole there that no disk has."""
+    new = wanted(change)
+    disk, error = await record(path, "never", change)
+    assert error is None
+    recovered = 0
+    for killed in range(len(disk.events) + 1):
+        cut_power(path, disk.events[:killed], Chance("a kill", 1.0))
+        before = as_they_are_now(path, disk.events[:killed])
+        second = Recorder(path, on=True)
+        async with (
+            run_ring(SimulatedRing(killed, perform=second), SLOTS, SLOT) as ring,
+            await ring.open(path, "r+", direct="never") as file,
+        ):
+            recovered += file.recovered != ()
+        for moment in range(len(second.events) + 1):
+            for chance in chances(moment)[:3]:  # what keeps all is the kill itself
+                cut_power(path, before + second.events[:moment], chance)
+                assert await reopen(path) in {OLD, new}, (killed, moment, chance)
+    assert recovered >= 3
+
+
+def as_they_are_now(path: Path, events: list[Event]) -> list[Event]:
+    """What happened to files that were made again since, by the inodes that they have now."""
+    created = {event.inode: event.name for event in events if event.kind == "create"}
+    now = {entry.name: entry.stat().st_ino for entry in path.parent.iterdir()}
+    inodes = {inode: now.get(name, -1) for inode, name in created.items()}
+    return [replace(event, inode=inodes.get(event.inode, event.inode)) for event in events]
 
 
 @pytest.mark.parametrize("direct", ["auto", "never"])
