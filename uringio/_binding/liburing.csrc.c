@@ -2,7 +2,7 @@
  *
  * Records cross the boundary as packed bytes, so that Python builds them with one struct.pack_into
  * and a whole batch costs one call: a cffi call costs as much as filling a dozen SQEs here. The
- * layouts stand a second time in uringio/_ring/uring.py and a test holds the two together. */
+ * layouts stand a second time in uringio/_ring (layout.py, uring.py) and a test holds the two together. */
 
 #include <errno.h>
 #include <liburing.h>
@@ -33,7 +33,7 @@
 struct uringio_record {
     uint8_t opcode;
     uint8_t sqe_flags;
-    uint16_t buffer_index;
+    int16_t buffer_index; /* -1: none */
     int32_t fd;
     uint64_t offset;
     uint64_t address;
@@ -75,7 +75,7 @@ struct uringio_beside {
     uint64_t enters, retries;
 };
 
-_Static_assert(sizeof(struct uringio_record) == 40, "RECORD in uring.py has this layout");
+_Static_assert(sizeof(struct uringio_record) == 40, "RECORD in layout.py has this layout");
 _Static_assert(sizeof(struct uringio_completion) == 16, "COMPLETION in uring.py has this layout");
 
 /* Register `count` slots as buffers: into entries of the table from `first` on, or, `first` being
@@ -280,7 +280,7 @@ static int uringio_submit(struct io_uring *ring, struct uringio_beside *beside,
                              record.length, record.offset);
             sqe->rw_flags = (int)record.op_flags;
             sqe->flags = record.sqe_flags;
-            sqe->buf_index = record.buffer_index;
+            sqe->buf_index = (uint16_t)(record.buffer_index < 0 ? 0 : record.buffer_index);
             sqe->user_data = record.token;
             uringio_use_registered(beside, sqe);
         }

@@ -55,6 +55,17 @@ class Opcode(enum.IntEnum):
     __hash__ = int.__hash__  # Enum hashes the name, in Python, each time one is looked up
 
 
+FSYNC, CLOSE = Opcode.FSYNC, Opcode.CLOSE
+READ_FIXED, WRITE_FIXED, READ, WRITE = (
+    Opcode.READ_FIXED,
+    Opcode.WRITE_FIXED,
+    Opcode.READ,
+    Opcode.WRITE,
+)
+"""By themselves, for what every small write passes: to look one up in its class takes longer than
+to count an operation."""
+
+
 @dataclass(slots=True)
 class Operation:
     """One system call: what to do, to which descriptor, where, and with which memory.
@@ -72,11 +83,11 @@ class Operation:
     data: Buffer | None = None
     buffer_index: int = -1
     flags: int = 0
+    address: int = 0
     mode: int = 0
     path: bytes = b""
     other_fd: int = -1
     other_path: bytes = b""
-    address: int = 0
 
 
 def _encode(path: str) -> bytes:

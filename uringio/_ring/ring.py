@@ -9,7 +9,8 @@ Rules of the surface:
 - A token names one operation for ever: tokens are counted up and never used twice, so a late
   `cancel` can hit nothing but what it was meant for.
 - From `prepare` until its completion was reaped, an operation is in flight and the ring holds its
-  memory. Every prepared operation completes exactly once, also after `cancel`.
+  memory. Every prepared operation completes exactly once, also after `cancel`; what was withdrawn
+  is no longer prepared.
 - A ring belongs to the thread and the process that made it.
 """
 
@@ -89,6 +90,12 @@ class RingLike(Protocol):
         Its completion, with result 0, says that all have ended; their results are in `many`. The
         ring starts the next where one ends, IN_FLIGHT_MAX at a time (io_uring: of one descriptor).
         A `cancel` begins no more.
+        """
+
+    def withdraw(self, tokens: Sequence[int]) -> bool:
+        """Take an operation, or a whole chain, back that no `submit` has handed over yet.
+
+        True: it is as if it had never been prepared, and it does not complete. False: too late.
         """
 
     def cancel(self, token: int) -> None:

@@ -41,6 +41,10 @@ class SoftwareRing(OwnedRing):
         """Keep operations that are done in order until `submit`."""
         raise NotImplementedError
 
+    def _take_back(self, token: int) -> bool:
+        """Drop the operations whose first has that token; False: they were submitted."""
+        raise NotImplementedError
+
     def cancel(self, token: int) -> None:
         """Ask for an early end of an operation."""
         raise NotImplementedError
@@ -58,6 +62,14 @@ class SoftwareRing(OwnedRing):
         self._next_token = tokens.stop
         self.in_flight += len(tokens)
         return tokens
+
+    def withdraw(self, tokens: Sequence[int]) -> bool:
+        """Take an operation, or a whole chain, back that was not submitted."""
+        self._check_owner()
+        if not self._take_back(tokens[0]):
+            return False
+        self.in_flight -= len(tokens)
+        return True
 
     def prepare_many(self, many: Many) -> int:
         """Take writes in no order; the token completes when all have ended."""

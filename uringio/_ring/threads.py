@@ -66,6 +66,11 @@ class ThreadRing(SoftwareRing):
     def _take(self, tokens: range, operations: Sequence[Operation]) -> None:
         self._prepared.append((tokens, list(operations)))
 
+    def _take_back(self, token: int) -> bool:
+        before = len(self._prepared)
+        self._prepared = [chain for chain in self._prepared if chain[0][0] != token]
+        return len(self._prepared) < before
+
     def cancel(self, token: int) -> None:
         """End an operation that no thread has begun; one that runs, runs to its end."""
         self._check_owner()

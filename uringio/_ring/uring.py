@@ -20,12 +20,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from uringio import _binding
-from uringio._ring import libc
 from uringio._ring.beside import Beside, Memories
 from uringio._ring.features import RingFeatures
+from uringio._ring.layout import RECORD, RECORD_BYTES, lay_out
 from uringio._ring.operations import Opcode, Operation
 from uringio._ring.ring import OwnedRing, RingCounts
 from uringio._ring.unavailable import reason, why_unavailable
@@ -61,10 +62,7 @@ IOSQE_IO_LINK = 1 << 2
 ENTRIES_MIN, ENTRIES_MAX = 8, 4096
 """Queue depth in operations: a publish chain must fit, and 4,096 SQEs are 256 KiB of ring."""
 
-RECORD = struct.Struct("=BBHiQQIIQ")
-"""struct uringio_record: opcode, sqe_flags, buffer_index, fd, offset, address, length, op_flags,
-token."""
-RECORD_BYTES, _pack_into = RECORD.size, RECORD.pack_into
+_pack_into = RECORD.pack_into
 COMPLETION = struct.Struct("=Qi4x")
 """struct uringio_completion: token, result (and flags, which nobody needs)."""
 
@@ -101,6 +99,7 @@ class UringRing(OwnedRing):
         except BaseException:
             self.close()
             raise
+        self._entries = self.features.entries
         self._batch = bytearray(entries * RECORD.size)
         self._batch_memory = ffi.from_buffer(self._batch)
         self._batched = 0
@@ -165,8 +164,9 @@ class UringRing(OwnedRing):
 
     def prepare(self, operation: Operation) -> int:
         """Take one operation; the result is its token."""
-        self._check_owner()
-        if self._batched == self.features.entries:
+        if self._unusable is not None or get_ident() != self._thread:
+            self._check_owner()
+        if self._batched == self._entries:
             self._make_room(1)
         return self._add(operation, 0)
 
@@ -187,6 +187,22 @@ class UringRing(OwnedRing):
                 self._held.pop(token, None)
             raise
         return range(first, self._next_token)
+
+    def withdraw(self, tokens: Sequence[int]) -> bool:
+        """Take an operation, or a whole chain, out of the batch, if it is still there."""
+        self._check_owner()
+        batch, end = self._batch, self._batched * RECORD_BYTES
+        for first in range(end - RECORD_BYTES, -1, -RECORD_BYTES):
+            if RECORD.unpack_from(batch, first)[-1] == tokens[0]:
+                break
+        else:
+            return False
+        length = len(tokens) * RECORD_BYTES
+        batch[first : end - length] = batch[first + length : end]
+        self._batched -= len(tokens)
+        for token in tokens:
+            del self._held[token]
+        return True
 
     def prepare_many(self, many: Many) -> int:
         """Take writes in no order; the token completes when all have ended."""
@@ -345,51 +361,35 @@ class UringRing(OwnedRing):
         os.close(self.wakeup_fd)
 
     def _make_room(self, count: int) -> None:
-        if self._batched + count > self.features.entries:
+        if self._batched + count > self._entries:
             self.submit()
-        if self._batched + count > self.features.entries:
+        if self._batched + count > self._entries:
             raise BrokenError("the kernel takes no operations and the batch is full")
 
     def _add(self, op: Operation, sqe_flags: int) -> int:
-        """Turn an Operation into a record, as liburing's io_uring_prep_*() functions lay it out."""
+        """Put an operation's record into the batch and hold its memory; the result is its token."""
         opcode = op.opcode
-        offset, address, length = op.offset, op.address, op.length
-        kept: object = op
-        if op.data is not None:
-            if not address:
-                memory = ffi.from_buffer(op.data)
-                address = int(ffi.cast("uintptr_t", memory))
-                kept = (op, memory)
-        elif opcode is Opcode.FALLOCATE:
-            address, length = op.length, op.mode
-        elif opcode is Opcode.FTRUNCATE:
-            offset, length = op.length, 0
-        elif opcode is Opcode.ASYNC_CANCEL:
-            kept = None
-        elif op.path:
-            path = ffi.new("char[]", op.path)
-            address = int(ffi.cast("uintptr_t", path))
-            length = op.mode
-            other = None
-            if opcode is Opcode.OPENAT2:
-                how = libc.open_how(op.flags, op.mode)
-                other = ffi.from_buffer(how)
-                length = len(how)
-            elif op.other_path:
-                other = ffi.new("char[]", op.other_path)
-                length = op.other_fd & 0xFFFFFFFF
-            if other is not None:
-                offset = int(ffi.cast("uintptr_t", other))
-            kept = (op, path, other)
-        flags = 0 if opcode is Opcode.OPENAT2 else op.flags
-        index = max(0, op.buffer_index)
-        token = self._next_token
-        at = self._batched * RECORD_BYTES
+        if op.data is not None and op.address:  # every small write: it is in its record's order
+            kept: object = op
+            offset, address, length, flags = op.offset, op.address, op.length, op.flags
+        else:
+            kept, offset, address, length, flags = lay_out(op)
+        token, batched = self._next_token, self._batched
         _pack_into(
-            self._batch, at, opcode, sqe_flags, index, op.fd, offset, address, length, flags, token
+            self._batch,
+            batched * RECORD_BYTES,
+            opcode,
+            sqe_flags,
+            op.buffer_index,
+            op.fd,
+            offset,
+            address,
+            length,
+            flags,
+            token,
         )
         self._next_token = token + 1
-        self._batched += 1
+        self._batched = batched + 1
         self._held[token] = kept
         return token
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from uringio._ring.operations import LENGTH_MAX, RWF_ATOMIC, RWF_DONTCACHE, Opcode, Operation
+from uringio._ring.operations import LENGTH_MAX, RWF_ATOMIC, RWF_DONTCACHE, WRITE, Operation
 from uringio._ring.short_writes import rest_of_write, write_error
 from uringio._trio.modes import FileStatistics, buffered_flags, check_atomic
 from uringio._trio.opening import takes_uncached
 from uringio.exceptions import operation_error
 
 if TYPE_CHECKING:
-    from uringio._trio.modes import Cache
     from uringio._trio.opening import OpenFile
     from uringio._trio.reactor import Reactor
     from uringio._trio.slots import SlotQueue
@@ -36,11 +35,13 @@ class FileAccess:
         self.reactor = reactor
         self.slots = slots
         self.file = file
+        self._fd = file.fd
         self._block_mask = file.block_bytes - 1
         self._memory_mask = file.memory_bytes - 1
         self._buffered_fd = -1
         self._uncached = file.uncached
-        self._written: dict[Cache, int] = {"direct": 0, "uncached": 0, "cached": 0}
+        self._direct_fd = file.fd if file.direct else -1
+        self._direct_bytes = self._uncached_bytes = self._cached_bytes = 0
         self._copied_bytes = 0
 
     def descriptors(self) -> list[int]:
@@ -50,9 +51,9 @@ class FileAccess:
     def statistics(self) -> FileStatistics:
         """Take a snapshot."""
         return FileStatistics(
-            direct_bytes=self._written["direct"],
-            uncached_bytes=self._written["uncached"],
-            cached_bytes=self._written["cached"],
+            direct_bytes=self._direct_bytes,
+            uncached_bytes=self._uncached_bytes,
+            cached_bytes=self._cached_bytes,
             copied_bytes=self._copied_bytes,
         )
 
@@ -108,9 +109,7 @@ class FileAccess:
                 return None
         elif self.file.uncached:
             flags |= buffered_flags(length, uncached=True)
-        return Operation(
-            Opcode.WRITE, self.file.fd, offset, length, view, -1, flags, address=address
-        )
+        return Operation(WRITE, self._fd, offset, length, view, -1, flags, address)
 
     def straight_flags(self, length: int, flags: int) -> int:
         """Tell the flags of writes that go straight, `length` bytes or longer."""
@@ -141,16 +140,18 @@ class FileAccess:
 
     def count(self, fd: int, flags: int, length: int) -> None:
         """Count bytes that were written."""
-        if fd == self.file.fd and self.file.direct:
-            self._written["direct"] += length
+        if fd == self._direct_fd:
+            self._direct_bytes += length
+        elif flags & RWF_DONTCACHE:
+            self._uncached_bytes += length
         else:
-            self._written["uncached" if flags & RWF_DONTCACHE else "cached"] += length
+            self._cached_bytes += length
 
     async def _write_all(self, fd: int, view: memoryview, offset: int, flags: int) -> None:
         for start in range(0, len(view), LENGTH_MAX):
             piece = view[start : start + LENGTH_MAX] if len(view) > LENGTH_MAX else view
             length = len(piece)
-            operation = Operation(Opcode.WRITE, fd, offset + start, length, piece, -1, flags)
+            operation = Operation(WRITE, fd, offset + start, length, piece, -1, flags)
             result = await self.reactor.perform(operation)
             if result != length:
                 await self.finish(operation, result)

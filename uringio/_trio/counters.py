@@ -22,7 +22,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from uringio._ring.many import NOT_BEGUN, STARTED
-from uringio._ring.operations import NAMES, RWF_DSYNC, Opcode
+from uringio._ring.operations import CLOSE, FSYNC, NAMES, RWF_DSYNC, WRITE, WRITE_FIXED
 from uringio._trio.histogram import BUCKETS_COUNTED
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     Callback = Callable[[int], None]
     Entry = tuple[Callback, "OperationCounter", int, int]
     """Whom to call, where to count, when it began in ns, and how many bytes it is to write."""
-
-WRITE, WRITE_FIXED, FSYNC, CLOSE = Opcode.WRITE, Opcode.WRITE_FIXED, Opcode.FSYNC, Opcode.CLOSE
-"""By themselves: to look one up in its class takes longer than to count an operation."""
 
 WRITE_MANY = "write_many"
 """The kind of many writes: the time from the first to the last of them is that of no single one."""
@@ -117,12 +114,15 @@ class Counters:
         """Take operations that were reaped together out of `waiting`, count them, call back."""
         self.completions += len(completions)
         self.tick_ns = now_ns = perf_counter_ns()
+        tick_ns = bucket = 0
         for token, result in completions:
             entry = waiting.pop(token, None)
             if entry is None:
                 continue
             callback, counter, begun_ns, length = entry
-            counter.latencies[((now_ns - begun_ns) // 1000).bit_length()] += 1
+            if begun_ns != tick_ns:  # most of them began together
+                tick_ns, bucket = begun_ns, ((now_ns - begun_ns) // 1000).bit_length()
+            counter.latencies[bucket] += 1
             if length:
                 done = length
                 if result != length:

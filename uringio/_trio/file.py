@@ -113,7 +113,8 @@ class UringFile:
         length must be a power of two within `atomic_write_bytes` and divide the offset, else
         `ValueError`; `UnavailableError` where there is no such thing. It is not durable by itself.
         """
-        self._check_open()
+        if not self._open:
+            self._check_open()
         self._calls += 1  # and not by _Call: every small write passes here
         try:
             access = self._access
@@ -124,11 +125,12 @@ class UringFile:
                 access.check(view, offset, flags)
                 await access.write(view, offset, flags)
                 return len(view)
-            result = await self._reactor.perform(operation)
-            if result != operation.length:
+            result = await self._reactor.performing(operation)
+            length = operation.length
+            if result != length:
                 await access.finish(operation, result)
-            access.count(operation.fd, operation.flags, operation.length)
-            return operation.length
+            access.count(operation.fd, operation.flags, length)
+            return length
         finally:
             self._calls -= 1
             if not self._open:

@@ -24,19 +24,18 @@ import trio
 
 from uringio._ring.execute import breaks_chain, execute
 from uringio._ring.many import MANY_MAX
-from uringio._ring.operations import RWF_DSYNC, Opcode
-from uringio._trio.counters import WRITE, WRITE_FIXED, Counters
+from uringio._ring.operations import RWF_DSYNC, WRITE, WRITE_FIXED, Opcode
+from uringio._trio.counters import Counters
+from uringio._trio.waits import CANCELLED_RESULTS, LinkedResults, Wait, no_abort
 from uringio.exceptions import BrokenError, ClosedError, ForkedError, UringioError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from uringio._ring.many import Many
     from uringio._ring.operations import Operation
     from uringio._ring.ring import RingLike
     from uringio._trio.counters import Callback, Entry
-
-    RaiseCancel = Callable[[], NoReturn]
 
 IN_FLIGHT_MAX = 4096
 """Operations in flight through one reactor: beyond it tasks wait their turn. Bounds the kernel's
@@ -46,15 +45,8 @@ CLOSE_TIMEOUT_S = 60.0
 """How long a close waits for the kernel to give operations back. A disk that takes longer for one
 write has failed; its memory is then leaked, since freeing it could let the disk read other data."""
 
-CANCELLED_RESULTS = frozenset({-errno.ECANCELED, -errno.EINTR})
-"""What an operation says that was ended early: before it began, or in a kernel worker."""
-
-_current_task, _checkpoint_if_cancelled, _wait_task_rescheduled, _reschedule = (
-    trio.lowlevel.current_task,
-    trio.lowlevel.checkpoint_if_cancelled,
-    trio.lowlevel.wait_task_rescheduled,
-    trio.lowlevel.reschedule,
-)
+_current_task = trio.lowlevel.current_task
+_wait_task_rescheduled = trio.lowlevel.wait_task_rescheduled
 
 _leaked: list[object] = []
 """Rings and pools that could not be closed: kept for the life of the process."""
@@ -127,24 +119,45 @@ class Reactor(trio.abc.Instrument):
             with contextlib.suppress(UringioError):
                 self.ring.cancel(token)
 
+    def withdraw(self, tokens: Sequence[int]) -> bool:
+        """Take back operations of one call that were not submitted; False: too late."""
+        if self._failure is not None:
+            return False
+        with contextlib.suppress(UringioError):  # trio allows no exception here
+            if self.ring.withdraw(tokens):
+                for token in tokens:
+                    del self._waiting[token]
+                self._make_way(len(tokens))
+                return True
+        return False
+
     async def perform(self, operation: Operation) -> int:
         """Await one operation: the system call's result, or -errno.
 
-        A cancelled task asks the kernel to cancel and then waits for the completion all the same,
-        because until then the memory is the kernel's. If the operation was done by then, its
-        result is returned and the cancellation is delivered at the next checkpoint.
+        A task that is cancelled before the operation was submitted takes it back, and nothing was
+        done: also when it was cancelled already. Later it asks the kernel to cancel and then waits
+        for the completion all the same, because until then the memory is the kernel's. If the
+        operation was done by then, its result is returned and the cancellation is delivered at the
+        next checkpoint.
+        """
+        return await self.performing(operation)
+
+    def performing(self, operation: Operation) -> Awaitable[int]:
+        """Begin what `perform` awaits. The very task that calls this has to await it, at once.
+
+        For the one place that every small write passes: a coroutine more costs it a twentieth.
         """
         if operation.opcode in self._lacking:
-            return await trio.to_thread.run_sync(execute, operation)
-        await _checkpoint_if_cancelled()
+            return trio.to_thread.run_sync(execute, operation)
         if len(self._waiting) >= IN_FLIGHT_MAX:
-            await self._wait_turn(1)
-        wait = _Wait(self, _current_task())
+            return self._perform_in_turn(operation)
+        wait = Wait(self, _current_task())
         wait.tokens = (self.start(operation, wait.completed),)
-        result: int = await _wait_task_rescheduled(wait.abort)
-        if wait.raise_cancel is not None and result in CANCELLED_RESULTS:
-            wait.raise_cancel()
-        return result
+        return _wait_task_rescheduled(wait.abort)
+
+    async def _perform_in_turn(self, operation: Operation) -> int:
+        await self._wait_turn(1)
+        return await self.perform(operation)
 
     async def perform_chain(
         self, operations: Sequence[Operation], *, to_the_end: bool = False
@@ -160,20 +173,18 @@ class Reactor(trio.abc.Instrument):
         if self._lacking and any(op.opcode in self._lacking for op in operations):
             with trio.CancelScope(shield=to_the_end):
                 return await self._perform_one_by_one(operations)
-        if not to_the_end:
-            await _checkpoint_if_cancelled()
         if len(self._waiting) + len(operations) > IN_FLIGHT_MAX:
             with trio.CancelScope(shield=to_the_end):
                 await self._wait_turn(len(operations))
-        wait = _Wait(self, _current_task())
-        chain = _Chain(len(operations), wait.completed)
+        wait = Wait(self, _current_task())
+        chain = LinkedResults(len(operations), wait.completed)
         self._check_open()
         wait.tokens = tokens = self.ring.prepare_chain(operations)
         entries = self.counters.begun_chain(operations, chain.completed)
         self._waiting.update(zip(tokens, entries, strict=True))
-        await _wait_task_rescheduled(_no_abort if to_the_end else wait.abort)
-        if wait.raise_cancel is not None and not CANCELLED_RESULTS.isdisjoint(chain.results):
-            wait.raise_cancel()
+        await _wait_task_rescheduled(no_abort if to_the_end else wait.abort)
+        if not CANCELLED_RESULTS.isdisjoint(chain.results):
+            wait.raise_if_cancelled()
         return chain.results
 
     async def perform_many(self, many: Many) -> None:
@@ -183,7 +194,7 @@ class Reactor(trio.abc.Instrument):
         more, and leaves when those in flight have ended, as in `perform`.
         """
         async with self._many_turn:
-            wait = _Wait(self, _current_task())
+            wait = Wait(self, _current_task())
             self._check_open()
             token = self.ring.prepare_many(many)
             wait.tokens = (token,)
@@ -191,8 +202,8 @@ class Reactor(trio.abc.Instrument):
             result: int = await _wait_task_rescheduled(wait.abort)
             if result < 0:  # the ring gave up: what was written of them nobody knows
                 self._check_open()
-            if wait.raise_cancel is not None and not CANCELLED_RESULTS.isdisjoint(many.results):
-                wait.raise_cancel()
+            if not CANCELLED_RESULTS.isdisjoint(many.results):
+                wait.raise_if_cancelled()
 
     async def perform_always(self, operation: Operation) -> int:
         """Await an operation that cleans up: also on a ring that is broken or closing.
@@ -308,7 +319,11 @@ class Reactor(trio.abc.Instrument):
         self.counters.ended(completions, self._waiting)
         if self._failure is not None:
             self._give_up()
-        self._turn.unpark(count=max(1, len(completions)))
+        self._make_way(max(1, len(completions)))
+
+    def _make_way(self, count: int) -> None:
+        """Let those go on who wait for `count` operations less, or for none."""
+        self._turn.unpark(count=count)
         if not self._waiting:  # nothing will complete that could wake another
             self._turn.unpark_all()
             self._idle.unpark_all()
@@ -334,53 +349,3 @@ class Reactor(trio.abc.Instrument):
             raise BrokenError(str(self._failure)) from self._failure
         if self._closing:
             raise ClosedError("this ring is closed")
-
-
-def _no_abort(_raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.FAILED
-
-
-class _Wait:
-    """A task that waits for operations: what their start, their cancel and their end need, in one.
-
-    It is the outcome that trio resumes the task with, too: all trio asks of one is `unwrap`, and a
-    Value beside it costs a small write 4 % more.
-    """
-
-    __slots__ = ("raise_cancel", "reactor", "result", "task", "tokens")
-
-    def __init__(self, reactor: Reactor, task: trio.lowlevel.Task) -> None:
-        self.reactor = reactor
-        self.task = task
-        self.tokens: Sequence[int]
-        self.raise_cancel: RaiseCancel | None = None
-
-    def completed(self, result: int) -> None:
-        self.result = result
-        _reschedule(self.task, self)  # type: ignore[arg-type]  # no Outcome, but what one can do
-
-    def unwrap(self) -> int:
-        return self.result
-
-    def abort(self, raise_cancel: RaiseCancel) -> trio.lowlevel.Abort:
-        self.raise_cancel = raise_cancel
-        for token in self.tokens:
-            self.reactor.cancel(token)
-        return trio.lowlevel.Abort.FAILED
-
-
-class _Chain:
-    """Collects the results of linked operations and tells when the last one is in."""
-
-    __slots__ = ("left", "results", "whole")
-
-    def __init__(self, count: int, whole: Callback) -> None:
-        self.results = [0] * count
-        self.left = count
-        self.whole = whole
-
-    def completed(self, index: int, result: int) -> None:
-        self.results[index] = result
-        self.left -= 1
-        if self.left == 0:
-            self.whole(0)

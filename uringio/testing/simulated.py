@@ -167,6 +167,11 @@ class SimulatedRing(SoftwareRing):
         late = self._late > 0 and self._random.random() < self._late
         self._prepared.append(_Chain(tokens, list(map(_hold, operations)), self._delay(), late))
 
+    def _take_back(self, token: int) -> bool:
+        before = len(self._prepared)
+        self._prepared = [chain for chain in self._prepared if chain.tokens[0] != token]
+        return len(self._prepared) < before
+
     def cancel(self, token: int) -> None:
         """Mark an operation that has not been done for -ECANCELED, or come too late."""
         self._check_owner()

@@ -340,6 +340,40 @@ def test_a_cancelled_member_cancels_the_rest_of_its_chain(
         assert outcome == sorted(outcome, reverse=True), "nothing runs behind a cancelled member"
 
 
+def test_what_is_withdrawn_before_the_submit_was_never_prepared(
+    ring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    first = ring.prepare(operations.write(descriptor, b"1", 0, 1))
+    gone = ring.prepare(operations.write(descriptor, b"-", 1, 1))
+    chain = ring.prepare_chain([operations.write(descriptor, b"-", at, 1) for at in (2, 3)])
+    last = ring.prepare(operations.write(descriptor, b"5", 4, 1))
+    assert ring.withdraw(chain)
+    assert ring.withdraw((gone,))
+    assert (ring.in_flight, ring.prepared) == (2, 2)
+    assert not ring.withdraw((gone,)), "once"
+    assert finish(ring) == {first: 1, last: 1}
+    assert os.pread(descriptor, 10, 0) == b"1\0\0\0" + b"5"
+
+
+def test_what_was_submitted_cannot_be_withdrawn(
+    ring: RingLike, finish: Finish, descriptor: int
+) -> None:
+    token = ring.prepare(operations.write(descriptor, b"x", 0, 1))
+    while ring.submit():
+        pass
+    other = ring.prepare(Operation(Opcode.NOP))
+    assert not ring.withdraw((token,))
+    assert finish(ring) == {token: 1, other: 0}
+    assert not ring.withdraw((other,))
+
+
+def test_memory_that_is_withdrawn_is_the_caller_s_again(ring: RingLike, descriptor: int) -> None:
+    memory = bytearray(b"mine")
+    token = ring.prepare(operations.write(descriptor, memory, 0, 4))
+    assert ring.withdraw((token,))
+    memory.extend(b"!")  # a BufferError where the ring still holds it
+
+
 def test_more_can_be_prepared_than_the_queue_is_deep(
     ring: RingLike, finish: Finish, descriptor: int
 ) -> None:

@@ -19,6 +19,7 @@ from uringio import _binding
 from uringio._ring import uring as module
 from uringio._ring.beside import PART
 from uringio._ring.execute import BREAKS_LINKS
+from uringio._ring.layout import RECORD
 from uringio._ring.many import MANY_MAX, STARTED
 from uringio._ring.operations import RWF_ATOMIC
 from uringio.exceptions import BrokenError, UnavailableError
@@ -109,8 +110,8 @@ def test_the_queue_depth_is_rounded_up_to_a_power_of_two(new_ring: NewRing) -> N
 def test_records_are_laid_out_as_the_c_structs() -> None:
     source = Path(module.__file__).parents[1] / "_binding" / "liburing.csrc.c"
     text = source.read_text()
-    formats = {"uint8_t": "B", "uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
-    for name, layout in (("record", module.RECORD), ("completion", module.COMPLETION)):
+    formats = {"uint8_t": "B", "int16_t": "h", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
+    for name, layout in (("record", RECORD), ("completion", module.COMPLETION)):
         found = re.search(rf"struct uringio_{name} \{{\n(.*?)\}};", text, re.DOTALL)
         assert found is not None
         fields = re.findall(r"(\w+) \w+;", found[1])

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -47,14 +47,15 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 class BreakableRing(SimulatedRing):
-    """Refuses for good from the moment that `broken` names a call."""
+    """Refuses for good from the moment that `broken` names a call; submits nothing if `refuses`."""
 
     broken = ""
+    refuses = False
 
     def submit(self) -> int:
         if self.broken == "submit":
             raise BrokenError("submit failed (test)")
-        return super().submit()
+        return self.prepared if self.refuses else super().submit()
 
     def reap(self) -> list[Completion]:
         if self.broken == "reap":
@@ -63,6 +64,11 @@ class BreakableRing(SimulatedRing):
 
     def submit_of_a_closed_ring(self) -> int:
         return super().submit()
+
+    def withdraw(self, tokens: Sequence[int]) -> bool:
+        if self.broken == "cancel":
+            raise BrokenError("withdraw failed (test)")
+        return super().withdraw(tokens)
 
     def cancel(self, token: int) -> None:
         if self.broken == "cancel":
@@ -131,6 +137,45 @@ async def cancelled_at_once(call: Callable[[], Awaitable[object]]) -> None:
         scope.cancel()
         await call()
     assert scope.cancelled_caught
+
+
+async def test_what_is_cancelled_in_the_tick_in_which_it_began_is_not_done(
+    open_any: OpenAny, descriptor: int
+) -> None:
+    """Whichever of the two tasks runs first: nothing was submitted, so nothing is asked for."""
+    chain = [operations.write(descriptor, b"x", at, 1) for at in range(3)]
+    async with open_any() as ring:
+        before = ring.statistics()
+        for _ in range(20):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ring.reactor.perform, chain[0])
+                    nursery.start_soon(ring.reactor.perform_chain, chain)
+                    nursery.start_soon(cancel_soon, scope)
+            assert scope.cancelled_caught
+            assert ring.reactor.in_flight == 0
+        assert (ring.statistics() - before).accepted_bytes == 0
+    assert os.fstat(descriptor).st_size == 0
+
+
+async def test_who_waits_gets_the_turn_of_an_operation_that_was_taken_back(
+    monkeypatch: pytest.MonkeyPatch, descriptor: int
+) -> None:
+    """Nothing completes that could wake it."""
+    monkeypatch.setattr(module, "IN_FLIGHT_MAX", 1)
+    raw = BreakableRing()
+    results: list[int] = []
+    async with run_ring(raw, 2, 4096) as ring, trio.open_nursery() as nursery:
+        raw.refuses = True
+        token = ring.reactor.start(operations.fsync(descriptor), results.append)
+        nursery.start_soon(ring.reactor.perform, operations.write(descriptor, b"x", 0, 1))
+        nursery.start_soon(ring.reactor.wait_idle)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        raw.refuses = False
+        assert ring.reactor.withdraw((token,))
+    assert results == []
+    assert os.pread(descriptor, 10, 0) == b"x"
 
 
 async def test_a_read_that_waits_in_the_kernel_is_cancelled_there(
