@@ -21,7 +21,7 @@ FSYNC_DATASYNC = 1
 RENAME_NOREPLACE = 1
 """renameat2(2): fail with EEXIST instead of replacing the target."""
 
-RWF_DSYNC, RWF_ATOMIC, RWF_DONTCACHE = 0x02, 0x40, 0x80
+RWF_DSYNC, RWF_SYNC, RWF_ATOMIC, RWF_DONTCACHE = 0x02, 0x04, 0x40, 0x80
 """pwritev2(2): what a write promises and where it goes; see uringio/_trio/modes.py."""
 
 BLOCK_BYTES = 4096

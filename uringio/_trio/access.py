@@ -10,12 +10,15 @@ import ctypes
 import errno
 import fcntl
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import trio
 
+from uringio._ring import libc
 from uringio._ring.operations import LENGTH_MAX, RWF_ATOMIC, RWF_DONTCACHE, WRITE, Operation
 from uringio._ring.short_writes import rest_of_write, write_error
+from uringio._trio.carried import CARRIERS, IN_FLIGHT_MIN
 from uringio._trio.modes import FileStatistics, buffered_flags, check_atomic
 from uringio._trio.opening import takes_uncached
 from uringio.exceptions import operation_error
@@ -56,6 +59,18 @@ class FileAccess:
             cached_bytes=self._cached_bytes,
             copied_bytes=self._copied_bytes,
         )
+
+    @property
+    def carries_fsyncs(self) -> bool:
+        """Whether a write is to carry the fsync behind it, as things are now (carried.py)."""
+        durable = self.reactor.counters.is_durable
+        if self.reactor.in_flight < IN_FLIGHT_MIN or not self._carrier:
+            return False
+        return all(durable(fd) for fd in self.descriptors())
+
+    @cached_property
+    def _carrier(self) -> bool:
+        return self.file.direct and libc.file_system_type(self.file.fd) in CARRIERS
 
     def check(self, view: memoryview, offset: int, flags: int) -> None:
         """Refuse what cannot be written as asked, before any of it is."""

@@ -3,7 +3,8 @@
 For who needs order: a record and its fsync before the next, as a write-ahead log does. The kernel
 starts a member when the one before has succeeded in full. What stands behind an fsync is submitted
 when that has succeeded, for a failed fsync does not stop what is linked to it (publish.py); writes
-that are `durable` themselves need none, and go in one submission.
+that are `durable` themselves need none, and go in one submission. So do those that can carry the
+fsync behind them (carried.py), as records of several logs do.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import trio
 
 from uringio._ring import operations
 from uringio._ring.operations import LENGTH_MAX
+from uringio._trio.carried import carry_fsyncs
 from uringio._trio.modes import promise_flags
 from uringio._trio.publish import Step, finish_steps, linkable
 
@@ -39,13 +41,12 @@ class Chain:
     Made by `UringFile.chain`, which says what holds.
     """
 
-    __slots__ = ("_access", "_call", "_ended", "_operations", "_wanted")
+    __slots__ = ("_access", "_call", "_ended", "_operations")
 
     def __init__(self, access: FileAccess, call: AbstractContextManager[None]) -> None:
         self._access = access
         self._call = call
         self._operations: list[Operation] = []
-        self._wanted: list[int] = []
         self._ended = False
 
     async def __aenter__(self) -> Self:
@@ -73,9 +74,11 @@ class Chain:
             await trio.lowlevel.checkpoint_if_cancelled()
             if not operations:
                 return
+            if access.carries_fsyncs:
+                operations = carry_fsyncs(operations)
             linked = operations[: linkable(operations)]
             results = await access.reactor.perform_chain(linked, to_the_end=True)
-            if results != self._wanted:
+            if results != [operation.length for operation in operations]:
                 steps = [Step(operation, access.file.path) for operation in operations]
                 with trio.CancelScope(shield=True):
                     await finish_steps(access.reactor, steps, results)
@@ -113,7 +116,9 @@ class Chain:
     def fsync(self, *, data_only: bool = False) -> None:
         """Add an fsync: what stands before it in this chain is durable before what stands behind.
 
-        It is also durable when the block ends without an error.
+        It is also durable when the block ends without an error; so is, as with `UringFile.fsync`,
+        every write of this object that was awaited before. Where the write in front of it is all
+        there is to make durable, it may carry it (RWF_DSYNC); then no fsync is seen by itself.
         """
         self._add(operations.fsync(self._access.file.fd, data_only=data_only))
 
@@ -123,4 +128,3 @@ class Chain:
         if len(self._operations) == CHAIN_MAX:
             raise ValueError(f"a chain has {CHAIN_MAX} operations at the most")
         self._operations.append(operation)
-        self._wanted.append(operation.length)

@@ -77,6 +77,11 @@ class Counters:
         """Bytes of writes that an fsync covered, or that were durable by themselves."""
         return self._fsynced_bytes + self.synced.written_bytes
 
+    def is_durable(self, fd: int) -> bool:
+        """Whether all that was written through a descriptor was covered by an fsync of it."""
+        file = self.files.get(fd)
+        return file is None or file.durable_bytes == file.written_bytes
+
     def begun(self, operation: Operation, callback: Callback, before_bytes: int = 0) -> Entry:
         """Count an operation in; `before_bytes` are its file's writes before it in its chain."""
         opcode, fd = operation.opcode, operation.fd

@@ -63,6 +63,7 @@ async def test_nothing_behind_an_error_runs(open_simulated: OpenRaw, tmp_path: P
         with pytest.raises(uringio.OperationError) as caught:
             async with file.chain() as chain:
                 chain.pwrite(record, BLOCK)
+                chain.pwrite(record, 2 * BLOCK)  # a single one could carry the fsync itself
                 chain.fsync()
                 chain.pwrite(header, 0)
                 chain.fsync()
