@@ -36,8 +36,8 @@ class Verdict:
 class Demand:
     """Of one cell of one job: the ratio of a value of `ours` over that of `theirs`.
 
-    `block_bytes` tells the cell. Exactly one of `at_least` and `at_most` is given; `hoped` is what
-    would be better still.
+    `block_bytes` tells the cell, and `depth` where there are several with such blocks. Exactly one
+    of `at_least` and `at_most` is given; `hoped` is what would be better still.
     """
 
     figure: str
@@ -49,11 +49,12 @@ class Demand:
     at_least: float | None = None
     at_most: float | None = None
     hoped: float | None = None
+    depth: int | None = None
 
     def judge(self, result: Result) -> Verdict:
         """Look it up in a result."""
         ratio = None
-        for job, cell in _cells(result, self.job, self.block_bytes):
+        for job, cell in _cells(result, self.job, self.block_bytes, self.depth):
             ours, theirs = (result.runs_of(job, cell, name) for name in (self.ours, self.theirs))
             ratio = paired(ours, theirs, self.value)
         note = ""
@@ -131,13 +132,17 @@ DEMANDS = (
         value=latency_of("99"),
         at_most=1.25,
     ),
-    Demand(
-        "chain (WRITE -> FSYNC, one submission) over awaiting one after another",
-        "chain",
-        4 * KIB,
-        known.CHAIN,
-        known.ONE_BY_ONE,
-        at_least=1.0,
+    *(
+        Demand(
+            f"chain (a record and its fsync) over awaiting one after another, {logs}",
+            "chain",
+            4 * KIB,
+            known.CHAIN,
+            known.ONE_BY_ONE,
+            at_least=1.0,
+            depth=depth,
+        )
+        for depth, logs in ((1, "1 log"), (4, "4 logs"), (32, "32 logs"))
     ),
 )
 
@@ -200,11 +205,14 @@ def _lowest(figure: str, found: dict[str, Spread]) -> Verdict:
     return verdict_of(figure, found[name], PEER_RATIO_MIN, None, note)
 
 
-def _cells(result: Result, job_name: str, block_bytes: int) -> Iterator[tuple[Job, Cell]]:
-    """Find the cell, if that job ran: its figures are those of the one cell with such blocks."""
+def _cells(
+    result: Result, job_name: str, block_bytes: int, depth: int | None = None
+) -> Iterator[tuple[Job, Cell]]:
+    """Find the cell, if that job ran: its figures are those of the one with such blocks."""
     for job in result.settings.jobs:
         for cell in job.cells:
-            if (job.name, cell.block_bytes) == (job_name, block_bytes):
+            found = (job.name, cell.block_bytes) == (job_name, block_bytes)
+            if found and depth in {None, cell.depth}:
                 yield job, cell
 
 

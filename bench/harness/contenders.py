@@ -7,6 +7,7 @@ from bench.harness.ingest.contenders import INGEST
 from bench.harness.peers.contenders import PEERS
 
 FIO = "fio"
+FIO_DEEP = "fio-deep"
 OS_WRITE = "os-write"
 SLOTS = "uringio-slots"
 WRITE = "uringio-write"
@@ -62,6 +63,7 @@ WRITERS = {
     contender.name: contender
     for contender in (
         _fio(FIO, "fio io_uring, O_DIRECT", "io_uring"),
+        _fio(FIO_DEEP, "fio io_uring, O_DIRECT, QD256", "io_uring_deep"),
         _fio("fio-libaio", "fio libaio, O_DIRECT", "libaio"),
         _writer(SLOTS, "uringio, slots, size known", "slots_sized"),
         _writer("uringio-unsized", "uringio, slots, size unknown", "slots_unsized"),

@@ -29,6 +29,7 @@ from bench.harness.latency import PERCENTILES
 from bench.harness.measurement import CannotRunError, Measurement
 from bench.harness.meter import Meter, Usage, peak_rss_bytes
 from bench.harness.quiet import wait_for_rest
+from uringio._ring.many import IN_FLIGHT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,11 @@ class FioReport:
 def io_uring(order: Order) -> Measurement:
     """Write by io_uring."""
     return _measure(order, "io_uring")
+
+
+def io_uring_deep(order: Order) -> Measurement:
+    """Write by io_uring with as many in flight as `pwrite_many` has."""
+    return _measure(replace(order, cell=replace(order.cell, depth=IN_FLIGHT_MAX)), "io_uring")
 
 
 def libaio(order: Order) -> Measurement:

@@ -126,6 +126,7 @@ def all_jobs(*, quick: bool) -> dict[str, Job]:
             REFERENCES,
             (
                 known.FIO,
+                known.FIO_DEEP,
                 "fio-libaio",
                 known.PWRITE,
                 known.PWRITE_MANY,
@@ -153,7 +154,13 @@ def all_jobs(*, quick: bool) -> dict[str, Job]:
             "writes/s",
             (known.ONE_BY_ONE, known.FIO),
             (known.FIO, known.CHAIN, known.ONE_BY_ONE, known.OS_WRITE, "os-pwrite-direct"),
-            (Cell("log", 4 * MIB if quick else 16 * MIB, 4 * KIB, 1),),
+            (
+                Cell("log", 4 * MIB if quick else 16 * MIB, 4 * KIB, 1),
+                *(
+                    Cell("log", 16 * MIB, 4 * KIB, logs, without=(known.FIO, *PLAIN))
+                    for logs in (() if quick else (4, 32))
+                ),
+            ),
         ),
         Job(
             "ablation",

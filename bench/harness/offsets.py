@@ -6,6 +6,7 @@ nothing here is a slot, so nothing is a registered buffer.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,15 +17,17 @@ from bench.harness.latency import Latencies
 from bench.harness.library import ring_facts
 from bench.harness.measurement import CannotRunError, Measurement
 from bench.harness.meter import Meter
-from uringio._ring import beside, software
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from bench.harness.library import OpenRing
     from bench.harness.measurement import Order
 
-    Write = Callable[[uringio.UringFile, Order, list[memoryview], Latencies], Awaitable[None]]
+    Write = Callable[
+        [uringio.Ring, uringio.UringFile, Order, list[memoryview], Latencies], Awaitable[None]
+    ]
+    Append = Callable[[uringio.UringFile, memoryview, Iterable[int]], Awaitable[None]]
 
 POOL = (2, 4096)
 """The smallest pool there is: aligned memory needs none."""
@@ -40,37 +43,32 @@ def pwrite_many(order: Order) -> Measurement:
 
     It is filled before, and used again and again; so it stays in the core's cache.
     """
-    return _run(_with_the_cells_depth(order), _write_at_once, blocks=order.cell.depth)
+    return _run(order, _write_at_once, blocks=order.cell.depth)
 
 
 def pwrite_many_apart(order: Order, open_ring: OpenRing = uringio.open_ring) -> Measurement:
     """Hand over all writes at once, each with memory of its own: the disk reads main memory."""
-    blocks = order.cell.blocks
-    return _run(_with_the_cells_depth(order), _write_at_once, blocks=blocks, open_ring=open_ring)
-
-
-def _with_the_cells_depth(order: Order) -> Order:
-    """Have as many in flight as everybody else: the library keeps 256, and has no switch for it."""
-    for ring in (beside, software):
-        ring.IN_FLIGHT_MAX = order.cell.depth  # type: ignore[attr-defined]  # imported there
-    return order
+    return _run(order, _write_at_once, blocks=order.cell.blocks, open_ring=open_ring)
 
 
 def chain(order: Order) -> Measurement:
-    """Write a record and its fdatasync as one submission, and wait for that."""
-    return _run(order, _write_chains, blocks=1)
+    """Write a record and its fdatasync as one chain, and wait for that; in each log."""
+    return _run(order, _in_logs(_write_chains), blocks=order.cell.depth)
 
 
 def one_by_one(order: Order) -> Measurement:
-    """Write a record, wait, then fdatasync, and wait for that."""
-    return _run(order, _write_records, blocks=1)
+    """Write a record, wait, then fdatasync, and wait for that; in each log."""
+    return _run(order, _in_logs(_write_records), blocks=order.cell.depth)
 
 
 async def _write_in_tasks(
-    file: uringio.UringFile, order: Order, blocks: list[memoryview], latencies: Latencies
+    _: uringio.Ring,
+    file: uringio.UringFile,
+    order: Order,
+    blocks: list[memoryview],
+    latencies: Latencies,
 ) -> None:
     length = order.cell.block_bytes
-    write = latencies.watch_async(file.pwrite)
     numbers = order.cell.numbers()
 
     async def write_on(block: memoryview) -> None:
@@ -78,24 +76,26 @@ async def _write_in_tasks(
             stamp(block, number)
             await write(block, number * length)
 
+    write = latencies.watch_async(file.pwrite)
     async with trio.open_nursery() as nursery:
         for block in blocks:
             nursery.start_soon(write_on, block)
 
 
 async def _write_at_once(
-    file: uringio.UringFile, order: Order, blocks: list[memoryview], _: Latencies
+    _ring: uringio.Ring,
+    file: uringio.UringFile,
+    order: Order,
+    blocks: list[memoryview],
+    _: Latencies,
 ) -> None:
     length, count = order.cell.block_bytes, len(blocks)
     numbers = order.cell.numbers()
     await file.pwrite_many((blocks[number % count], number * length) for number in numbers)
 
 
-async def _write_chains(
-    file: uringio.UringFile, order: Order, blocks: list[memoryview], _: Latencies
-) -> None:
-    (block,) = blocks
-    for number in order.cell.numbers():
+async def _write_chains(file: uringio.UringFile, block: memoryview, numbers: Iterable[int]) -> None:
+    for number in numbers:
         stamp(block, number)
         async with file.chain() as steps:
             steps.pwrite(block, number * len(block))
@@ -103,13 +103,34 @@ async def _write_chains(
 
 
 async def _write_records(
-    file: uringio.UringFile, order: Order, blocks: list[memoryview], _: Latencies
+    file: uringio.UringFile, block: memoryview, numbers: Iterable[int]
 ) -> None:
-    (block,) = blocks
-    for number in order.cell.numbers():
+    for number in numbers:
         stamp(block, number)
         await file.pwrite(block, number * len(block))
         await file.fsync(data_only=True)
+
+
+def _in_logs(append: Append) -> Write:
+    """Write as many logs side by side as the cell is deep, each a part of the file.
+
+    Each is opened by itself, as logs are: an fsync of one is none of another.
+    """
+
+    async def write(
+        ring: uringio.Ring,
+        _file: uringio.UringFile,
+        order: Order,
+        blocks: list[memoryview],
+        _: Latencies,
+    ) -> None:
+        length = order.cell.blocks // len(blocks)
+        async with contextlib.AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            for log, block in enumerate(blocks):
+                file = await stack.enter_async_context(await ring.open(order.target, "r+"))
+                nursery.start_soon(append, file, block, range(log * length, (log + 1) * length))
+
+    return write
 
 
 def _run(
@@ -132,7 +153,7 @@ async def _measure(
     async with open_ring(*POOL) as ring:
         meter.start()
         async with await ring.open(order.target, "r+") as file:
-            await write(file, order, memory, latencies)
+            await write(ring, file, order, memory, latencies)
             await file.fsync()
             direct = file.direct
         usage = meter.stop()
