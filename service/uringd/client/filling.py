@@ -23,7 +23,7 @@ from uringd.client.supply import FileSource
 from uringd.client.together import together
 from uringd.errors import ClientError, ConnectionLostError, RefusedError
 from uringd.v1 import uringd_pb2 as pb
-from uringd.wire import FrameType, WrittenRanges
+from uringd.wire import ErrorCode, FrameType, WrittenRanges
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -298,8 +298,10 @@ class Filling:
                 await self._claim.take_up(lane, self)
             except ClientError as exc:
                 self.lost(lane, exc)
-        except ClientError:
-            self.given_up = True
+        except ClientError as exc:
+            # Refused, the upload is there, and ours to abort; fenced, it is somebody else's.
+            ours = isinstance(exc, RefusedError) and exc.code is not ErrorCode.FENCED
+            self.given_up = not ours
             raise
         if lane.ready and lane.reason is not None:
             lane.reason = None

@@ -279,3 +279,32 @@ async def test_a_commit_whose_connection_is_lost_is_asked_for_again_before_chunk
     assert (daemon.root / "file").read_bytes() == data
     offsets = [frame.header.offset for frame in wire.sent(FrameType.DATA)]
     assert len(offsets) == len(set(offsets)), "the upload took no chunks meanwhile"
+
+
+@pytest.mark.parametrize(("code", "is_left"), [("UNSUPPORTED", False), ("FENCED", True)])
+async def test_an_upload_whose_lane_is_refused_is_aborted_unless_it_is_somebody_elses(
+    daemon: Daemon,
+    open_wire: OpenWire,
+    run_client: RunClient,
+    content: Content,
+    until: Until,
+    code: str,
+    is_left: bool,  # noqa: FBT001  # a parameter of the test
+) -> None:
+    def rule(frame: Frame) -> bytes:
+        if frame.is_a(FrameType.RESUME, reply=True):
+            frame.refuse(ErrorCode[code])
+        return frame.whole
+
+    wire = await open_wire(daemon, rule)
+
+    async def main() -> None:
+        with pytest.raises(RefusedError) as caught:
+            async with connect(wire.url) as client, client.upload("file", lanes=2) as upload:
+                await upload.write(content(9 * SLOT_BYTES))
+                await upload.commit()
+        assert caught.value.code is ErrorCode[code]
+
+    await run_client(main)
+    await until(lambda: not daemon.uploads)
+    assert bool(daemon.spool) is is_left
