@@ -253,6 +253,7 @@ class Uploader(Attempts):
             if notice.code is ErrorCode.BAD_CHECKSUM:
                 lengths = {at: len(data) for at, data in lane.sent}
                 again += notice.missing or [(offset, lengths.get(offset, 0))]
+                lane.sent = [sent for sent in lane.sent if sent[0] != offset]  # it was not taken
             elif notice.code is not ErrorCode.CONFLICT and not (
                 self._done or self._is_gone(notice)
             ):
