@@ -5,13 +5,11 @@ a write and an fsync behind it are two wake-ups and a hop to a kernel worker, li
 with RWF_DSYNC (RWF_SYNC for a whole fsync) makes its own bytes durable before it completes: on ext4
 and XFS a direct write ends with the file's own fsync, or is one FUA request where the disk takes
 such. It is one wake-up, and one that fails breaks the chain, so what stands behind can be linked.
-That fsync runs in a kernel worker that is bound to a processor, where one by itself runs wherever
-there is room.
 
-What follows: with many operations in flight this thread is what is scarce, and a record costs it a
-half (8 logs at a time: 1.0 to 1.3 times as fast as awaiting each step, 16: 1.2, 32: 1.3 to 2).
-With few, a record waits for that processor, and on a busy machine longer than it waits for us (one
-log: 0.3 to 1.1; 4: 0.7 to 1.6). So there the fsync is linked.
+What follows, as measured beside other work: with many operations in flight this thread is what is
+scarce, and a record costs it a half (8 logs at a time: 1.0 to 1.3 times as fast as awaiting each
+step, 16: 1.2, 32: 1.3 to 1.4). With few, a record waits longer for the kernel's worker than it
+waited for us (one log: 0.3 to 1.1; 4: 0.7 to 1.6). So there the fsync is linked.
 
 It says nothing of other writes: with FUA, what they left in the disk's cache stays there. So an
 fsync is carried only where the write in front of it is all that there is to make durable: the only
