@@ -107,10 +107,24 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled task leaves before the completion",
-        LIBRARY + "reactor.py",
-        "        return trio.lowlevel.Abort.FAILED",
-        "        self.result = -errno.ECANCELED\n        return trio.lowlevel.Abort.SUCCEEDED",
+        LIBRARY + "waits.py",
+        "            self.reactor.cancel(token)\n        return trio.lowlevel.Abort.FAILED",
+        "            self.reactor.cancel(token)\n        return trio.lowlevel.Abort.SUCCEEDED",
         ("tests/uringio/trio/test_reactor.py", "tests/uringio/trio/test_cancellation.py"),
+    ),
+    Mutant(
+        "an fsync is carried by the last of several writes",
+        LIBRARY + "carried.py",
+        "if owed == 1 and",
+        "if owed and",
+        ("tests/uringio/trio/test_carried.py",),
+    ),
+    Mutant(
+        "an fsync is carried although the file owes more",
+        LIBRARY + "access.py",
+        "        return all(durable(fd) for fd in self.descriptors())",
+        "        return bool(durable)",
+        ("tests/uringio/trio/test_carried.py",),
     ),
     Mutant(
         "a writer that is left closes its file before its writes have ended",
