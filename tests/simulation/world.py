@@ -130,7 +130,9 @@ class World:
         if not self.violation:
             self.violation = text
             self.note("BROKEN", text)
-        self._heal()  # what is held back would be waited for: no operation is left behind
+        self._heal()
+        for ring in self._rings:  # what is held back would be waited for without end
+            ring.heal()
         self._over.cancel()
 
     def stuck(self) -> None:
@@ -291,7 +293,8 @@ class World:
         await life.run()
         if life is self.life and not self._closing:
             await trio.sleep(self._random.uniform(0, 0.5))
-            self._live(life.disk)
+            if life is self.life:  # it was not killed at its last step
+                self._live(life.disk)
 
     def _end(self, life: Life) -> None:
         """End a life at this very step."""
