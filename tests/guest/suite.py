@@ -54,6 +54,7 @@ CORE = (
 )
 OPTIONS = (
     "-v --color=no -p no:cacheprovider -p no:xdist --basetemp=/data/tmp/tests -k 'not simulated'"
+    " -o tmp_path_retention_policy=failed"  # the disk is small
 )
 SUITE_S = 3600.0
 """Software emulation takes twenty times as long as the machine itself, and more on a busy one."""

@@ -20,6 +20,8 @@ from uringio.testing import Fault, SimulatedRing
 OpenAny = Callable[..., AbstractAsyncContextManager[uringio.Ring]]
 OpenRaw = Callable[[RingLike], AbstractAsyncContextManager[uringio.Ring]]
 
+MAP_NORESERVE = 0x4000
+"""mmap(2)'s, which the module has not: a machine may have less memory than is asked for."""
 BLOCK = 4096
 
 
@@ -162,7 +164,8 @@ async def test_a_write_too_long_for_one_operation_is_several_members(
     open_simulated: OpenRaw, tmp_path: Path
 ) -> None:
     """Of memory that nobody touches: it is never there."""
-    view = memoryview(mmap.mmap(-1, LENGTH_MAX + BLOCK))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    view = memoryview(mmap.mmap(-1, LENGTH_MAX + BLOCK, flags))
     written: list[tuple[int, int]] = []
 
     def note(operation: Operation) -> int:
