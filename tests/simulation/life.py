@@ -84,9 +84,12 @@ class Life:
         try:
             with self._scope:
                 await self._serve()
-        except* (CatalogError, BrokenError) as group:
+        except* CatalogError as group:
             if not self.dead and not self._world.may_fail:
-                self._world.broken(f"the server does not start, or go on: {group.exceptions}")
+                self._world.broken(f"the server does not start: {group.exceptions}")
+        except* BrokenError as group:
+            if not self.dead and not self._world.may_fail:
+                self._world.broken(f"the server does not go on: {group.exceptions}")
             self._close_all()
         finally:
             self._connections = None
@@ -101,7 +104,7 @@ class Life:
         self.ring.close()
         below = f"{self.disk.directory}/"
         for fd, path in descriptors().items():
-            if path.startswith(below):
+            if path.startswith(below) and int(fd) not in self._world.late_writers:
                 os.close(int(fd))
 
     async def _serve(self) -> None:
@@ -169,6 +172,7 @@ class Life:
         if path is None:
             return
         fd = os.open(path, os.O_RDWR)
+        self._world.late_writers.add(fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for write in writes:
@@ -177,6 +181,7 @@ class Life:
                 disk.perform(write)
                 self._world.tally.counts["writes after a kill"] += 1
         finally:
+            self._world.late_writers.remove(fd)
             os.close(fd)
 
     async def _release_now_and_then(self) -> None:

@@ -28,6 +28,8 @@ FAILED_ONCE = [
     115636,  # the oracle's: power loss took one at DURABLE with the one at WRITTEN that replaced it
     117733,  # the client's: it sent other bytes for a chunk that had been damaged on its way
     155510,  # the simulation's own: a life killed at its very last step had two heirs
+    155830,  # the simulation's own: a life that ended closed the file of a process killed before it
+    156303,  # a SYNC for an upload that was found published was refused
     113808,  # a COMMIT's connection was lost, other lanes sent chunks again, and were refused
 ]
 

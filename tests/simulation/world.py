@@ -74,6 +74,7 @@ class World:
         self.oracle = Oracle(self.broken)
         self.network = Network(self)
         self.trouble = True
+        self.late_writers: set[int] = set()  # descriptors of processes that were killed
         self.life: Life | None = None
         self.violation = ""
         self.nursery: trio.Nursery

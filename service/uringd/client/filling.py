@@ -217,7 +217,9 @@ class Filling:
             await self.pump()
             try:
                 for lane in self.lanes:
-                    if lane.sent or (lane.ready and len(self.lanes) == 1):
+                    # All of one that is published already is durable, and its handle takes no SYNC.
+                    alone = len(self.lanes) == 1 and self.durable < self.contents.end
+                    if lane.sent or (lane.ready and alone):
                         self.durable = max(self.durable, await lane.sync())
             except ClientError as exc:
                 self.lost(lane, exc)
@@ -299,9 +301,10 @@ class Filling:
             except ClientError as exc:
                 self.lost(lane, exc)
         except ClientError as exc:
-            # Refused, the upload is there, and ours to abort; fenced, it is somebody else's.
-            ours = isinstance(exc, RefusedError) and exc.code is not ErrorCode.FENCED
-            self.given_up = not ours
+            # One lane that is refused leaves the upload to the others, which abort it; one that is
+            # fenced leaves it to somebody else.
+            refused = isinstance(exc, RefusedError) and exc.code is not ErrorCode.FENCED
+            self.given_up = not (refused and any(other.ready for other in self.lanes))
             raise
         if lane.ready and lane.reason is not None:
             lane.reason = None
