@@ -170,6 +170,7 @@ async def test_commit_waits_for_the_writes_in_flight(
         handle = await send_and_hold(daemon, slow_ring, peer, until, data)
         await peer.send(peer.request(FrameType.COMMIT, pb.Commit(size=SLOT_BYTES), handle))
         await until(lambda: daemon.uploads[UPLOAD_ID].state is UploadState.COMMITTING)
+        await daemon.server.catalog.find(UPLOAD_ID)  # behind what the commit may have recorded
         await let_others_run()
         assert daemon.published == []
         slow_ring.let_go()
