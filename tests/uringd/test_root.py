@@ -15,7 +15,7 @@ import trio
 from uringd.client import connect
 from uringd.config import Settings
 from uringd.errors import RefusedError
-from uringd.root import Root, RootError
+from uringd.root import HeldRoot, Root, RootError
 from uringd.server import open_server
 from uringd.v1 import uringd_pb2 as pb
 from uringd.wire import Durability, ErrorCode, FrameType
@@ -473,3 +473,18 @@ def test_a_spool_file_is_known_by_its_name(tmp_path: Path) -> None:
     (tmp_path / ".uringd/spool" / f"{'aa' * 16}.part").touch()
     assert root.is_spooled("aa" * 16)
     root.close()
+
+
+def test_what_another_process_opened_is_served_under_its_lock(tmp_path: Path) -> None:
+    first = Root(tmp_path / "root")
+    held = first.held
+    second = Root(
+        tmp_path / "elsewhere", HeldRoot(*map(os.dup, (held.fd, held.private_fd, held.lock_fd)))
+    )
+    first.close()
+    with pytest.raises(RootError, match="another uringd"):
+        Root(tmp_path / "root")
+    assert second.spooled() == set()
+    second.close()
+    Root(tmp_path / "root").close()
+    assert not (tmp_path / "elsewhere").exists(), "its path was not looked up"

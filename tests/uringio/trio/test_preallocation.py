@@ -44,6 +44,22 @@ async def test_a_known_size_is_reserved_whole_at_once(
     assert reservation.end == 10 * STEP
 
 
+@pytest.mark.parametrize("says", ["nothing", "no blocks"])
+async def test_a_file_system_that_does_not_say_what_it_has_is_asked_for_blocks(
+    open_simulated: OpenRaw, descriptor: int, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    def fstatvfs(_fd: int) -> os.statvfs_result:
+        if says == "nothing":
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        return os.statvfs_result([0] * 10)  # as a tmpfs without a limit
+
+    raw = simulated()
+    async with open_simulated(raw) as ring:
+        monkeypatch.setattr(os, "fstatvfs", fstatvfs)
+        await Preallocation(ring.reactor, descriptor, "path", STEP).reserve(1)
+    assert reserved(raw) == [(0, STEP)]
+
+
 async def test_an_unknown_size_grows_by_doubling_steps_up_to_the_largest(
     open_simulated: OpenRaw, descriptor: int
 ) -> None:

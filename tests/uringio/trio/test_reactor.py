@@ -364,6 +364,18 @@ async def test_a_ring_that_breaks_while_idle_closes_as_usual(descriptor: int) ->
         raw.submit_of_a_closed_ring()
 
 
+async def test_of_a_ring_that_broke_nothing_is_taken_back(descriptor: int) -> None:
+    raw = BreakableRing()
+    with pytest.warns(ResourceWarning, match="leaked"):
+        async with run_ring(raw, 2, 4096) as ring:
+            raw.broken = "reap"
+            assert await ring.reactor.perform(operations.fsync(descriptor)) == -errno.EIO
+            assert not ring.reactor.withdraw((1,))
+            ring.reactor.cancel(1)
+    module._leaked.clear()
+    raw.close()
+
+
 async def test_a_cancel_that_the_ring_cannot_take_does_not_bring_trio_down(
     descriptor: int,
 ) -> None:
