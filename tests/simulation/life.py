@@ -92,6 +92,8 @@ class Life:
                 self._world.broken(f"the server does not go on: {group.exceptions}")
             self._close_all()
         finally:
+            if self.dead:
+                self._close_all()
             self._connections = None
             self.over.set()
             self._world.count_ring(self.ring)
@@ -99,7 +101,8 @@ class Life:
     def _close_all(self) -> None:
         """Close what is open, as the end of a process does.
 
-        Whose ring broke keeps its ring and its files: the kernel may not have let go of them.
+        Whose ring broke keeps its ring and its files: the kernel may not have let go of them. And
+        who was killed may end in the midst of a commit here, with its catalog closed before it.
         """
         self.ring.close()
         below = f"{self.disk.directory}/"

@@ -30,6 +30,7 @@ FAILED_ONCE = [
     155510,  # the simulation's own: a life killed at its very last step had two heirs
     155830,  # the simulation's own: a life that ended closed the file of a process killed before it
     156303,  # a SYNC for an upload that was found published was refused
+    188997,  # the simulation's own: a killed life kept a descriptor, which the kernel closes
     113808,  # a COMMIT's connection was lost, other lanes sent chunks again, and were refused
 ]
 
