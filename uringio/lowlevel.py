@@ -10,6 +10,7 @@ from uringio._ring.increment import Increment, Slot
 from uringio._ring.libc import file_system_type
 from uringio._ring.many import Many
 from uringio._ring.operations import Opcode, Operation
+from uringio._ring.page_cache import forget_clean_pages
 from uringio._ring.pool import BufferPool, default_slots
 from uringio._ring.ring import Completion, RingCounts, RingLike
 from uringio._ring.sizing import DeviceFacts, Sizes, choose_sizes, suggest
@@ -47,6 +48,7 @@ __all__ = [
     "choose_sizes",
     "default_slots",
     "file_system_type",
+    "forget_clean_pages",
     "open_file",
     "operations",
     "publish_steps",

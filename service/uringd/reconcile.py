@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from uringd.page_cache import forget_clean_pages
 from uringd.root import SPOOL_SUFFIX, Removal, inode_of
 from uringd.wire import Durability, check_name, checksum
+from uringio.lowlevel import forget_clean_pages
 
 if TYPE_CHECKING:
     from uringd.catalog import Catalog

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from uringd.page_cache import forget_clean_pages
 from uringd.root import inode_of, signed_inode
 from uringd.wire import WrittenRanges, crc32c
 from uringio import OperationError, UringFile
-from uringio.lowlevel import open_file, operations
+from uringio.lowlevel import forget_clean_pages, open_file, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -28,7 +28,6 @@ MODULES = {
     "service/uringd/catalog.py": "the records, and what a failed one costs",
     "service/uringd/catalog_schema.py": "the tables, how they last, and room for an end",
     "service/uringd/reconcile.py": "what each remainder of a killed server becomes",
-    "service/uringd/page_cache.py": "what is compared is what the disk has",
     "service/uringd/upload_errors.py": "which code an error of the disk has for the client",
     "service/uringd/small/group.py": "small uploads: one barrier, then the names",
     "service/uringd/small/uploads.py": "their order, and what each is answered",
@@ -49,6 +48,7 @@ MODULES = {
     "uringio/_trio/carried.py": "which writes make durable what an fsync would",
     "uringio/_ring/execute.py": "each operation as a system call, where the ring has it not",
     "uringio/_ring/short_writes.py": "where a write goes on that was cut short",
+    "uringio/_ring/page_cache.py": "what is compared is what the disk has",
     "uringio/_ring/small_files.py": "the steps of a group of small files",
 }
 """Modules by path, each with the reason why it is here."""

@@ -3,7 +3,7 @@
 A buffered read after a write compares memory with itself. So the read goes past the cache, by a
 descriptor of its own where the file's is buffered (the kernel writes dirty pages back first, and
 here an fsync came before). Where direct I/O is not to be had, the kernel is asked to drop the pages
-(POSIX_FADV_DONTNEED, posix_fadvise(2)), which it may ignore; the result then says `direct` False.
+(page_cache.py), which it may ignore; the result then says `direct` False.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from crc32c import crc32c
 
 from uringio._ring import operations
+from uringio._ring.page_cache import forget_clean_pages
 from uringio._trio.opening import AT_FDCWD, OpenFile, open_file
 from uringio._trio.pieces import read_whole
 from uringio.exceptions import operation_error
@@ -42,7 +43,7 @@ class Reader:
         """Read a piece through a slot; raise an EIO where its CRC32C is not `crc`."""
         file = self.file
         if not file.direct:
-            os.posix_fadvise(file.fd, piece.base, piece.padded, os.POSIX_FADV_DONTNEED)
+            forget_clean_pages(file.fd, piece.base, piece.padded)
         memory, needed = slot.memory[: piece.padded], piece.end - piece.base
         done = await read_whole(self.reactor, file.fd, file.path, memory, piece.base, needed)
         if done < needed or crc32c(piece.memory(slot)) != crc:

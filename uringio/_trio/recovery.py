@@ -8,10 +8,9 @@ A journal is locked by whoever works with it (flock(2)) until nothing of that is
 - of another file or another owner: left alone, and reported.
 
 A kill leaves the page cache, and in it a journal that may be whole there and nowhere else: its
-process may not have come to its fsyncs, or have heard that one of them failed. So its clean pages
-are dropped before it is read, for the disk to say what it has, and it is made durable, with its
-name, before the first byte of the range is written. Else a power cut would find the range mixed,
-and no journal.
+process may not have come to its fsyncs, or have heard that one of them failed. So it is read from
+the disk (page_cache.py), and it is made durable, with its name, before the first byte of the range
+is written. Else a power cut would find the range mixed, and no journal.
 
 A file that was cut shorter after the crash is not made longer: what is left of the range is
 written, as if the replace had come before the cut.
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 from crc32c import crc32c
 
 from uringio._ring import operations
+from uringio._ring.page_cache import forget_clean_pages
 from uringio._trio.file_lock import Claim, locked, try_flock, wait_for
 from uringio._trio.opening import OpenFile
 from uringio._trio.pieces import Piece, cut, read_whole, write_steps
@@ -172,7 +172,7 @@ def _opened(home: Home, name: str) -> Iterator[_Journal | None]:
         if home.is_ours(os.stat(name, dir_fd=home.dir_fd, follow_symlinks=False)):
             fd = os.open(name, flags, dir_fd=home.dir_fd)
             journal = _Journal(home, name, fd, home.is_ours(os.fstat(fd)))
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            forget_clean_pages(fd)
     except FileNotFoundError:
         journal = None
     except OSError as exc:

@@ -14,8 +14,8 @@ of a directory's fsync costs the files in that directory: they have their names,
 them with the power; that is an error for their clients.
 
 What is there already, and equal, may be a file that was only written, and that a write-back has
-lost since. So it is compared with the disk (`page_cache`), what is dirty has its fsync or its
-barrier still before it, and a file whose fsync has failed is not asked again.
+lost since. So it is compared with the disk (uringio's page_cache.py), what is dirty has its fsync
+or its barrier still before it, and a file whose fsync has failed is not asked again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from uringd.page_cache import forget_clean_pages
 from uringd.upload_errors import failed
 from uringd.wire import Durability
 from uringio.exceptions import operation_error
+from uringio.lowlevel import forget_clean_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,9 +128,11 @@ def _is_there(put: Put, *, sync: bool) -> bool:
         if os.pread(fd, len(put.content) + 1, 0) != put.content:
             return False
         if sync:
-            put.lost = True
-            os.fsync(fd)
-            put.lost = False
+            try:
+                os.fsync(fd)
+            except OSError:
+                put.lost = True
+                return False
     except OSError:
         return False
     finally:

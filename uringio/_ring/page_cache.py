@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 
 
-def forget_clean_pages(fd: int) -> None:
-    """Have a file's bytes read from the disk, but for those that are still to get there.
+def forget_clean_pages(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Have bytes of a file read from the disk, but for those that are still to get there.
 
-    A hint: memory file systems have no disk, and pages that a process has mapped stay.
+    `offset` and `length` in bytes; 0 is up to its end. A hint (posix_fadvise(2)): memory file
+    systems have no disk, and pages that a process has mapped stay. Raises OSError.
     """
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
