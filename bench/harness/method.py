@@ -32,8 +32,8 @@ Page cache is what it holds of the file right after (mincore).
 Content is random and known: every file but fio's is read back once and its checksum compared.
 A file that is written into was written in full before, with other content, and is not cached.
 Latency is from before the submission to the completion as the writer sees it (fio: its lat).
-pwrite_many keeps as many writes in flight as the cell says, by a change from outside. It has \
-memory as fio has, a block for each write in flight, used again and again; or memory for each write.
+pwrite_many keeps 256 writes in flight, as always; fio with 256 is beside it. It has memory \
+as fio has, a block for each write in flight, used again and again; or memory for each write.
 What is switched off: a ring that registers nothing; prctl(PR_SET_THP_DISABLE); a reservation that \
 does nothing; direct="never"; a ring that submits each operation by itself.
 """
