@@ -173,7 +173,7 @@ def conformance(url: Url | None, show_list: bool, token_file: Path | None, **opt
 
     Cases that need what the server does not offer are skipped, with the reason. Names are below
     conformance-<hex>/, and unfinished uploads are aborted; the protocol cannot delete what is
-    published, so that six files of at most 256 KiB stay there. Run it against a server that nobody
+    published, so that six files of at most 1 MiB stay there. Run it against a server that nobody
     else uses: one case takes all its connections for a moment.
 
     Exit codes: 0 every case passed or was skipped, 1 a case failed, 2 usage, 3 the token was not

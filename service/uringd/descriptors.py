@@ -46,7 +46,7 @@ class DescriptorReceiver(Receiver):
         self,
         socket: trio.socket.SocketType,
         connection: Connection,
-        make_room: Callable[[int], Awaitable[None]],
+        make_room: Callable[[int], Awaitable[memoryview | None]],
         *,
         may_come: bool,
     ) -> None:

@@ -77,12 +77,13 @@ class Receiver:
         self,
         socket: trio.socket.SocketType,
         connection: Connection,
-        make_room: Callable[[int], Awaitable[None]],
+        make_room: Callable[[int], Awaitable[memoryview | None]],
     ) -> None:
         self._socket = socket
         self._connection = connection
         self._make_room = make_room
         self._has_room = False
+        self._memory: memoryview | None = None
         self._ahead_bytes = 0
         self._turn_bytes = 0
         self._wakes_at = 1 if _has_low_water_mark(socket) else 0
@@ -93,19 +94,22 @@ class Receiver:
         Behind a PUT there usually are more: a good piece is asked for then, since for short ones a
         system call for each costs as much as all else. The rest of one that is not whole by then
         is received when `make_room` has returned, that of a long one into the memory where it
-        stays.
+        stays: that which `make_room` gave, where its content is found to begin.
         """
         connection = self._connection
         while (event := self.ready_event()) is None:
             wanted = connection.bytes_wanted
             if length := connection.awaited_put_bytes:
                 if not self._has_room:
-                    await self._make_room(length)
+                    self._memory = await self._make_room(length)
                     self._has_room = True
                 if length >= APART_BYTES_MIN and self.reads_ahead:
-                    await self._receive_put()
-                    continue
-                wanted += HEADER_BYTES * self.reads_ahead
+                    wanted = connection.put_head_wanted if self._memory is not None else 0
+                    if not wanted:
+                        await self._receive_put()
+                        continue
+                else:
+                    wanted += HEADER_BYTES * self.reads_ahead
             if self._ahead_bytes:
                 wanted = max(wanted, min(self._ahead_bytes, connection.bytes_acceptable))
             self._wake_at(1)
@@ -116,22 +120,24 @@ class Receiver:
     async def _receive_put(self) -> None:
         """Receive what is there of the awaited PUT, or wait for its rest."""
         connection = self._connection
-        view = connection.put_memory()
+        view = connection.put_memory(self._memory)
         if self._turn_bytes >= PUTS_TURN_BYTES:
             self._turn_bytes = 0
             await trio.lowlevel.checkpoint()
         header = bytearray(HEADER_BYTES)
+        piece = view[:PIECE_BYTES]
+        is_last = len(piece) == len(view)
         try:
-            count = os.readv(self._socket.fileno(), [view, header])
+            count = os.readv(self._socket.fileno(), [piece, header] if is_last else [piece])
         except BlockingIOError:
             self._turn_bytes = 0
             self._wake_at(min(WAKE_BYTES, len(view)))
             await trio.lowlevel.wait_readable(self._socket)
             return
-        connection.put_received(min(count, len(view)))
+        connection.put_received(min(count, len(piece)))
         self._turn_bytes += count
-        if not count or count > len(view):  # the end of the stream, or what is behind the PUT
-            connection.receive_data(header[: max(0, count - len(view))])
+        if not count or count > len(piece):  # the end of the stream, or what is behind the PUT
+            connection.receive_data(header[: max(0, count - len(piece))])
 
     async def _receive(self, count: int) -> bytes:
         return await self._socket.recv(count)
@@ -142,7 +148,7 @@ class Receiver:
         if event is NEED_DATA:
             return None
         assert isinstance(event, Control | Data | ConnectionClosed)
-        self._has_room = False
+        self._has_room, self._memory = False, None
         self._ahead_bytes = self._behind(event) if self.reads_ahead else 0
         return event
 

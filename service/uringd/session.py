@@ -323,10 +323,11 @@ class Session:
         else:
             self.receiver.wake_for_anything()
 
-    async def _make_room(self, length: int) -> None:
+    async def _make_room(self, length: int) -> memoryview | None:
         """Wait until a small upload's payload may come. Who then sends it slowly is evicted."""
-        await self.small.make_room(length)
+        memory = await self.small.make_room(length)
         self.server.receiving[self] = trio.current_time()
+        return memory
 
     def _acknowledge(self) -> bytes:
         """Make the ACKs that are due."""

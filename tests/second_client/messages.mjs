@@ -223,7 +223,7 @@ const FORMS = {
   chunk_bytes: bound(1, 16777216),
   alignment: bound(1, 16777216),
   slot_bytes: bound(0, 16777216),
-  small_bytes_max: bound(0, 262144),
+  small_bytes_max: bound(0, 1048576),
   descriptors: bound(0, 1),
 };
 

@@ -22,6 +22,7 @@ from uringd.wire import (
     HEADER_BYTES,
     PUT_BYTES_MAX,
     REQUESTS_MAX,
+    SMALL_BYTES_MAX,
     BadNameError,
     Durability,
     ErrorCode,
@@ -46,7 +47,12 @@ IN_FLIGHT_BYTES_MAX = 4 << 20
 
 SEND_BYTES = 128 << 10
 """Frames that are sent together: a system call costs as much as a few small files. They are put
-together in memory that is used again: new memory of this size costs more than the copy."""
+together in memory that is used again: new memory of this size costs more than the copy. Contents
+of this length and more are sent from where they are."""
+
+
+HEAD_BYTES_MAX = PUT_BYTES_MAX - SMALL_BYTES_MAX
+"""What a payload has besides its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ class _Frames:
     """Frames that leave together: SEND_BYTES, and what the last one has beyond that."""
 
     def __init__(self) -> None:
-        self._memory = memoryview(bytearray(SEND_BYTES + HEADER_BYTES + PUT_BYTES_MAX))
+        self._memory = memoryview(b"")
         self.length = 0
 
     @property
@@ -140,6 +146,8 @@ class _Frames:
 
     def add(self, part: bytes) -> None:
         """Add a part of a frame."""
+        if not self._memory:  # made when it is used: who sends one long content needs none
+            self._memory = memoryview(bytearray(2 * SEND_BYTES + HEADER_BYTES + HEAD_BYTES_MAX))
         end = self.length + len(part)
         self._memory[self.length : end] = part
         self.length = end
@@ -222,7 +230,13 @@ class _Lane:
                 break
             self._in_flight[item] = None
             self._bytes += len(item.content)
-            frames.add(self._head(link, item))
+            head = self._head(link, item)
+            if len(item.content) >= SEND_BYTES:
+                await link.send(bytes(frames.whole) + head)
+                await link.send(item.content)
+                frames.clear()
+                continue
+            frames.add(head)
             frames.add(item.content)
             if frames.length >= SEND_BYTES:
                 await link.send(frames.whole)

@@ -17,12 +17,12 @@ from uringd.wire import (
     FrameType,
     State,
     check_name,
-    crc32c,
     error_message,
 )
 
 if TYPE_CHECKING:
     from uringd.session import Session
+    from uringd.small.memory import Room
     from uringd.wire import Control
 
 FEATURE = "small-uploads"
@@ -35,7 +35,7 @@ class SmallIntake:
         self._session = session
         self._uploads = session.server.small
         self._share = Share()
-        self._coming_bytes = 0
+        self._coming: Room | None = None
         self.in_flight = 0
 
     @property
@@ -43,19 +43,24 @@ class SmallIntake:
         """How the session's bytes come."""
         return self._session.transport
 
-    async def make_room(self, length: int) -> None:
-        """Wait until a payload of `length` bytes may be received."""
-        self._coming_bytes = await self._uploads.memory.take(self._share, length)
+    async def make_room(self, length: int) -> memoryview | None:
+        """Wait until a payload of `length` bytes may be received; into this memory, if it is long.
+
+        The memory is this small upload's until it is answered.
+        """
+        self._coming = await self._uploads.memory.take(self._share, length)
+        return self._coming.memory
 
     async def take(self, event: Control) -> None:
         """Have a small upload published; the answer comes by `answered`. Raises UploadError."""
-        if not self._coming_bytes:
+        if self._coming is None:
             await self.make_room(len(event.content))
-        held_bytes, self._coming_bytes = self._coming_bytes, 0
+        room, self._coming = self._coming, None
+        assert room is not None
         try:
-            put = self._put(event, held_bytes)
+            put = self._put(event, room)
         except BaseException:
-            self._uploads.memory.give(self._share, held_bytes)
+            self._uploads.memory.give(self._share, room)
             raise
         self.in_flight += 1
         self._uploads.submit(put)
@@ -64,7 +69,7 @@ class SmallIntake:
         """Send the outcome, if somebody is still there to hear it."""
         session = self._session
         self.in_flight -= 1
-        self._uploads.memory.give(self._share, put.held_bytes)
+        self._uploads.memory.give(self._share, put.room)
         if session.connection.state in {State.OPEN, State.CLOSING}:
             if put.failure is None:
                 session.answer_nowait(put.cookie, FrameType.PUT, self._receipt(put))
@@ -77,10 +82,11 @@ class SmallIntake:
     def end(self) -> None:
         """Give back what was kept for a payload that did not come."""
         self._session.server.receiving.pop(self._session, None)
-        held_bytes, self._coming_bytes = self._coming_bytes, 0
-        self._uploads.memory.give(self._share, held_bytes)
+        room, self._coming = self._coming, None
+        if room is not None:
+            self._uploads.memory.give(self._share, room)
 
-    def _put(self, event: Control, held_bytes: int) -> Put:
+    def _put(self, event: Control, room: Room) -> Put:
         message: pb.Put = event.message
         session = self._session
         if FEATURE not in session.features:
@@ -101,11 +107,11 @@ class SmallIntake:
             message.name,
             components,
             content,
-            crc32c(content),
+            event.content_crc32c,
             message.overwrite,
             message.keep_equal,
             Durability(message.durability or Durability.PUBLISHED),
-            held_bytes,
+            room,
             time.monotonic(),
         )
 

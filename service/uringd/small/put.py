@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from uringio.lowlevel import small_files
 
 if TYPE_CHECKING:
+    from uringd.small.memory import Room
     from uringd.upload_errors import UploadError
     from uringd.wire import Durability
 
@@ -30,9 +31,9 @@ class Asker(Protocol):
 class Put:
     """A small upload whose bytes are here and agree with their checksum.
 
-    `held_bytes` is what it counts for in the memory of all of them. With `keep_equal` a file of
-    that name and content is success, `overwrite` or not. What came of it: `failure`, or `unchanged`
-    (it was there), and `file`, which has inode and time.
+    `room` is what it counts for in the memory of all of them, and where a long content lies. With
+    `keep_equal` a file of that name and content is success, `overwrite` or not. What came of it:
+    `failure`, or `unchanged` (it was there), and `file`, which has inode and time.
     """
 
     asker: Asker
@@ -44,7 +45,7 @@ class Put:
     overwrite: bool
     keep_equal: bool
     durability: Durability
-    held_bytes: int
+    room: Room
     started: float
     upload_id: str = ""
     failure: UploadError | None = None

@@ -108,6 +108,8 @@ class SmallUploads:
                 published_bytes=self._published_bytes,
                 failed=self._failed,
             )
+        else:
+            self.memory.trim()
         self._published = self._published_bytes = self._failed = 0
 
     async def _serve_group(self, puts: list[Put], nursery: trio.Nursery) -> None:

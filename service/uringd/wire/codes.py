@@ -17,8 +17,8 @@ HEADER_BYTES = 64
 HEADER_CRC_OFFSET = 60
 # The longest control payload: holds RANGES_MAX ranges with their checksums, and a page of names.
 CONTROL_BYTES_MAX = 64 * 1024
-# The content of one PUT: beyond it a flush is no longer what an upload costs.
-SMALL_BYTES_MAX = 256 * 1024
+# The content of one PUT: beyond it what an upload costs besides its bytes does not count any more.
+SMALL_BYTES_MAX = 1024 * 1024
 # The payload of a PUT: its content, and a name with what Protocol Buffers add to them.
 PUT_BYTES_MAX = SMALL_BYTES_MAX + 4096
 # The longest DATA payload a server may offer: what one slot of a pool can be.

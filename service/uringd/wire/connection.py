@@ -23,7 +23,8 @@ from uringd.wire.codes import (
     Flag,
     FrameType,
 )
-from uringd.wire.content import APART_BYTES_MIN, content_head, split
+from uringd.wire.coming_put import ComingPut
+from uringd.wire.content import APART_BYTES_MIN, HEAD_BYTES, content_head, split
 from uringd.wire.events import NEED_DATA, ConnectionClosed, Control, Data, Event, Need
 from uringd.wire.exceptions import LocalProtocolError, RemoteProtocolError
 from uringd.wire.header import Header, decode_header, encode_header
@@ -58,9 +59,7 @@ class Connection:
         self._failure: RemoteProtocolError | None = None
         # That of a control frame whose payload is not there yet.
         self._header: Header | None = None
-        # A PUT's payload, where put_memory has made room for it, and how much of it is there.
-        self._put: bytearray | None = None
-        self._put_filled = 0
+        self._put: ComingPut | None = None
         self._requests = OpenRequests()
 
     @property
@@ -79,7 +78,7 @@ class Connection:
         if self._state is State.CLOSED:
             return 0
         if self._put is not None:
-            return len(self._put) - self._put_filled
+            return self._put.remaining
         complete = HEADER_BYTES if self._header is None else self._header.payload_length
         return max(0, complete - len(self._buffer))
 
@@ -91,6 +90,13 @@ class Connection:
         """
         header = self._header
         return header.payload_length if header is not None and header.is_put else 0
+
+    @property
+    def put_head_wanted(self) -> int:
+        """Bytes of the awaited PUT to be received before `put_memory` can find its content."""
+        if self._put is not None:
+            return 0
+        return max(0, min(HEAD_BYTES, self.awaited_put_bytes) - len(self._buffer))
 
     @property
     def bytes_acceptable(self) -> int:
@@ -116,7 +122,7 @@ class Connection:
             return
         if self._at_end:
             raise LocalProtocolError("bytes received after the end of the stream")
-        if self._put is not None and self._put_filled < len(self._put):
+        if self._put is not None and self._put.remaining:
             raise LocalProtocolError(f"{self.bytes_wanted:,} bytes of a PUT go to its memory")
         if len(data) > BUFFER_BYTES_MAX - len(self._buffer):
             raise LocalProtocolError(
@@ -125,29 +131,27 @@ class Connection:
             )
         self._buffer += data
 
-    def put_memory(self) -> memoryview:
+    def put_memory(self, memory: memoryview | None = None) -> memoryview:
         """Return memory for what is still to come of the payload of the awaited PUT.
 
-        Fill it from its begin, and say so with `put_received`. It is made when this is first called
-        for a PUT, of `awaited_put_bytes`; raises LocalProtocolError where that is 0.
+        Fill it from its begin, and say so with `put_received`. The first call for a PUT may bring
+        the `memory` in which the event's content is to begin; it is used if the content is found
+        (`put_head_wanted`) and fits. Otherwise memory of `awaited_put_bytes` is made; raises
+        LocalProtocolError where that is 0.
         """
         if self._put is None:
             length = self.awaited_put_bytes
             if not length:
                 raise LocalProtocolError("no payload of a PUT is awaited")
-            self._put = bytearray(length)
-            count = min(length, len(self._buffer))
-            self._put[:count] = self._buffer[:count]
-            del self._buffer[:count]
-            self._put_filled = count
-        return memoryview(self._put)[self._put_filled :]
+            self._put = ComingPut(self._buffer, length, memory)
+        return self._put.rest
 
     def put_received(self, count: int) -> None:
         """Say that count bytes are in `put_memory`. Raises LocalProtocolError for too many."""
-        remaining = 0 if self._put is None else len(self._put) - self._put_filled
-        if not 0 <= count <= remaining:
+        remaining = 0 if self._put is None else self._put.remaining
+        if self._put is None or not 0 <= count <= remaining:
             raise LocalProtocolError(f"{count:,} bytes of a PUT received, {remaining:,} remain")
-        self._put_filled += count
+        self._put.received(count)
 
     def next_event(self) -> Event | Need:
         """Return what arrived next, NEED_DATA if it is not whole yet.
@@ -267,26 +271,40 @@ class Connection:
                 return Data(upload, offset, length, crc, flags == Flag.MORE)
             self._header = header
         header = self._header
-        payload = self._take_payload(header.payload_length)
-        if payload is None:
+        put = self._put
+        missing = header.payload_length - len(buffer) if put is None else put.remaining
+        if missing > 0:
             return self._nothing_yet()
         self._header = None
-        return self._finish(header, payload)
+        return self._finish_buffered(header) if self._put is None else self._finish_put(header)
 
-    def _take_payload(self, length: int) -> bytes | memoryview | None:
-        """Take a control frame's payload; None if it is not whole yet."""
-        if self._put is not None:
-            if self._put_filled < length:
-                return None
-            put, self._put = self._put, None
-            return memoryview(put)
+    def _finish_buffered(self, header: Header) -> Control:
+        """Take the control frame whose payload is buffered."""
         buffer = self._buffer
-        if len(buffer) < length:
-            return None
         with memoryview(buffer) as view:
-            payload = bytes(view[:length])
-        del buffer[:length]
-        return payload
+            payload = bytes(view[: header.payload_length])
+        del buffer[: header.payload_length]
+        self._check_payload(header, checksum.crc32c(payload))
+        content: bytes | memoryview | None = None
+        rest: bytes | memoryview = payload
+        if header.is_put and len(payload) >= APART_BYTES_MIN:
+            rest, content = split(payload)
+        return self._finish(header, bytes(rest), content)
+
+    def _finish_put(self, header: Header) -> Control:
+        """Take the PUT that was received into memory."""
+        put, self._put = self._put, None
+        assert put is not None
+        self._check_payload(header, put.crc32c)
+        if put.head is not None:
+            return self._finish(header, put.head, put.view, put.content_crc32c)
+        payload, content = split(put.view)
+        return self._finish(header, bytes(payload), content)
+
+    def _check_payload(self, header: Header, crc32c: int) -> None:
+        if crc32c != header.payload_crc32c:
+            text = f"a {header.type.name} payload differs from its checksum"
+            raise RemoteProtocolError(ErrorCode.BAD_CHECKSUM, text)
 
     def _nothing_yet(self) -> ConnectionClosed | Need:
         if not self._at_end:
@@ -321,21 +339,24 @@ class Connection:
             raise RemoteProtocolError(*problem)
         return state
 
-    def _finish(self, header: Header, payload: bytes | memoryview) -> Control:
-        if checksum.crc32c(payload) != header.payload_crc32c:
-            raise RemoteProtocolError(
-                ErrorCode.BAD_CHECKSUM, f"a {header.type.name} payload differs from its checksum"
-            )
-        content: bytes | memoryview | None = None
-        if header.is_put and len(payload) >= APART_BYTES_MIN:
-            payload, content = split(payload)
-        message = parse(header.type, bytes(payload), from_server=self.role is Role.CLIENT)
+    def _finish(
+        self,
+        header: Header,
+        payload: bytes,
+        content: bytes | memoryview | None,
+        content_crc32c: int | None = None,
+    ) -> Control:
+        message = parse(header.type, payload, from_server=self.role is Role.CLIENT)
         # Judged again: what we sent since the header came may have changed the state.
         self._done(header, self._begin(header), message)
         if content is None:
             content = message.content if isinstance(message, Put) else b""
+        if content_crc32c is None:
+            content_crc32c = checksum.crc32c(content)
         frame_type, _, cookie, upload, _, _, _ = header
-        return Control(frame_type, header.is_reply, cookie, upload, message, content)
+        return Control(
+            frame_type, header.is_reply, cookie, upload, message, content, content_crc32c
+        )
 
     def _sent(self, header: Header, kind: Kind, state: State, message: Message) -> bytes:
         """Return a control frame's header, and count the frame as sent."""

@@ -4,12 +4,17 @@ Protocol Buffers copy a field that they write and one that they read, and that i
 what a small file costs. On the wire `Put.content` is a tag, a length and the bytes, and it is the
 field with the highest number. So a message is written without it, and the content behind that; and
 a payload that ends with it is read as two parts. One that does not is legal too: the parser's.
+Where the content begins, the payload's first bytes say: so it can be received into memory of its
+own, beginning with that.
 """
 
 from uringd.wire.codes import PUT_BYTES_MAX
 
 APART_BYTES_MIN = 16 * 1024
 """Payloads below this are parsed whole: to copy them costs less than to look for the content."""
+
+HEAD_BYTES = 2048
+"""Of a payload: enough to find its content behind a name of any length that may be."""
 
 # Put.content: field 15, of length-delimited bytes.
 _VARINT, _BYTES = 0, 2
@@ -36,6 +41,16 @@ def split(payload: bytes | memoryview) -> tuple[bytes | memoryview, memoryview |
     None for the content, and the payload whole, if that does not end with it, or not evidently so.
     """
     view = memoryview(payload)
+    found = find_content(view, len(view))
+    return (payload, None) if found is None else (view[: found[0]], view[found[1] :])
+
+
+def find_content(head: bytes | memoryview, length: int) -> tuple[int, int] | None:
+    """Say where the message ends and where the content begins, by the `head` of a payload.
+
+    `length` is that of the whole payload. None if it does not evidently end with its content.
+    """
+    view = memoryview(head)
     at = 0
     for _ in range(_FIELDS_MAX):
         begin = at
@@ -46,9 +61,9 @@ def split(payload: bytes | memoryview) -> tuple[bytes | memoryview, memoryview |
         number, at = _varint(view, at)
         if kind == _BYTES:
             if tag == _CONTENT_TAG:
-                return (view[:begin], view[at:]) if at + number == len(view) else (payload, None)
+                return (begin, at) if at + number == length else None
             at += number
-    return payload, None
+    return None
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ class Control:
     upload: int  # the header's handle; in a reply, that of the request
     message: Any  # the class that wire.messages has for the type and the sending side
     content: bytes | memoryview = b""  # a PUT's, which its message lacks where it is long
+    content_crc32c: int = 0  # of the content
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from uringd.small.group import publish_group
+from uringd.small.memory import Room
 from uringd.small.put import Put
 from uringd.wire import Durability, crc32c
 from uringio.lowlevel import small_files
@@ -86,7 +87,7 @@ class Spool:
         directory, _, last = name.rpartition("/")
         put = Put(
             NoAsker(), 1, name, (*filter(None, [directory]), last), content, crc32c(content),
-            overwrite, keep_equal, durability, 0, 0.0,
+            overwrite, keep_equal, durability, Room(0), 0.0,
         )  # fmt: skip
         put.place(self.fds[directory])
         return put

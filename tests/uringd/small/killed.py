@@ -13,6 +13,7 @@ from pathlib import Path
 
 from uringd.root import Root
 from uringd.small.group import publish_group
+from uringd.small.memory import Room
 from uringd.small.put import Put
 from uringd.wire import Durability, crc32c
 from uringio.lowlevel import small_files
@@ -82,7 +83,7 @@ def main() -> None:
         content = content_of(number)
         put = Put(
             *(Nobody(), 1, f"file-{number}", (f"file-{number}",), content, crc32c(content)),
-            *(False, False, Durability.PUBLISHED, 0, 0.0),
+            *(False, False, Durability.PUBLISHED, Room(0), 0.0),
         )
         put.place(root.fd)
         puts.append(put)

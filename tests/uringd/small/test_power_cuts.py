@@ -16,6 +16,7 @@ from tests.disks.mounted import run
 from tests.uringd.small.killed import Nobody
 from uringd.root import Root
 from uringd.small.group import BARRIER_FILES_MIN, publish_group
+from uringd.small.memory import Room
 from uringd.small.put import Put
 from uringd.wire import Durability, crc32c
 from uringio.lowlevel import small_files
@@ -65,7 +66,7 @@ def publish(root: Root, number: int, kind: type | None) -> list[Put]:
         content = content_of(name, number)
         put = Put(
             *(Nobody(), 1, name, (name,), content, crc32c(content)),
-            *(True, False, Durability.PUBLISHED, 0, 0.0),
+            *(True, False, Durability.PUBLISHED, Room(0), 0.0),
         )
         put.place(root.fd)
         puts.append(put)

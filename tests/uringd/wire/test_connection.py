@@ -190,7 +190,7 @@ def test_the_longest_put_and_the_header_behind_it_fit_the_buffer(open_pair: Pair
 def test_a_put_above_its_limit_is_sent_by_nobody(open_pair: Pair) -> None:
     client, _ = open_pair
     message = pb.Put(content=bytes(PUT_BYTES_MAX - 3))
-    with pytest.raises(LocalProtocolError, match="266,240"):
+    with pytest.raises(LocalProtocolError, match="1,052,672"):
         client.send_control(FrameType.PUT, message, cookie=2)
 
 

@@ -230,7 +230,7 @@ TABLE = [
     ),
     Bad(
         48,
-        "PUT with a payload above 260 KiB",
+        "PUT with a payload above 1,028 KiB",
         TOO_LARGE,
         raw(FrameType.PUT, cookie=COOKIE, length=PUT_BYTES_MAX + 1),
         ("put-too-large",),
