@@ -8,6 +8,7 @@ LIBRARY, DAEMON, BINDING = "uringio/_trio/", "service/uringd/", "uringio/_bindin
 SMALL = (
     "tests/uringio/ring/test_small_files.py",
     "tests/uringio/ring/test_small_files_faults.py",
+    "tests/uringio/ring/test_small_files_direct.py",
 )
 GROUP = ("tests/uringd/small/test_group.py", "tests/uringd/small/test_small_uploads.py")
 LOCKS = (
@@ -35,6 +36,20 @@ BESIDE = (
         BINDING + "small_files.csrc.c",
         "done += (uint32_t)count;",
         "done = file->length;",
+        SMALL,
+    ),
+    Mutant(
+        "a short direct write of a small file is taken for whole",
+        BINDING + "small_files.csrc.c",
+        "done += (uint32_t)count & ~(URINGIO_SMALL_BLOCK_BYTES - 1);",
+        "done = blocks;",
+        SMALL,
+    ),
+    Mutant(
+        "the error of a direct write of a small file is left to the barrier",
+        BINDING + "small_files.csrc.c",
+        "        if (count < 0 && errno != EINVAL)\n            return -1;\n",
+        "        if (count < 0 && errno != EINVAL)\n            return blocks;\n",
         SMALL,
     ),
     Mutant(

@@ -15,6 +15,7 @@ import trio
 import uringio
 from tests.powercut.history import Partial, Version
 from uringd.client import connect
+from uringio.lowlevel import small_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,8 @@ UPLOADS, UPLOADS_OF_EACH = 3, 4
 UPLOAD_OCTAVES = 18
 """Sizes are 1 byte to 256 KiB, evenly over the logarithm: images are compared byte by byte."""
 GROUPS, GROUP_FILES_MAX, SMALL_BYTES_MAX = 3, 24, 9000
+LONG_BYTES = small_files.DIRECT_BYTES_MIN
+"""More than that has the first file of every other group: it goes past the page cache."""
 FILES_OF_THE_LIBRARY = 4
 NAMES = 2
 """So few for each task that they are replaced."""
@@ -138,10 +141,12 @@ async def put_groups(recorder: Recorder, chance: Random, label: str) -> None:
         for _ in range(GROUPS):
             [level] = chance.choices(LEVELS[:2], LEVEL_WEIGHTS[:2])
             numbers = chance.sample(range(2 * GROUP_FILES_MAX), chance.randint(1, GROUP_FILES_MAX))
-            files, versions = [], {}
+            files: list[tuple[str, bytes]] = []
+            versions = {}
             for number in numbers:
                 name = f"{label}-small/{number}"
-                content = chance.randbytes(chance.randrange(SMALL_BYTES_MAX))
+                long_bytes = 0 if files or chance.random() < 0.5 else LONG_BYTES
+                content = chance.randbytes(long_bytes + chance.randrange(SMALL_BYTES_MAX))
                 version = Version(content, level, recorder.position())
                 versions[name] = recorder.history.begin(f"{SERVED}/{name}", version)
                 files.append((name, content))

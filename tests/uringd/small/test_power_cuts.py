@@ -6,6 +6,7 @@ that has its name is whole, and every group that was acknowledged is there.
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 
@@ -51,9 +52,15 @@ class NoDirectory:
         return 0
 
 
-def content_of(name: str, version: int) -> bytes:
+def content_of(name: str, version: int) -> memoryview:
+    """Make a content, as the server's memory has it; the last of a group is long."""
     chance = random.Random(f"{name} {version}")
-    return chance.randbytes(chance.choice([1, 700, 4096, 9000, 30_000]))
+    length = chance.choice([1, 700, 4096, 9000, 30_000])
+    if name.endswith(f"-f{FILES - 1}"):
+        length += small_files.DIRECT_BYTES_MIN
+    memory = memoryview(mmap.mmap(-1, length))
+    memory[:] = chance.randbytes(length)
+    return memory
 
 
 def publish(root: Root, number: int, kind: type | None) -> list[Put]:
