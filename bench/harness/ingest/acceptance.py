@@ -112,6 +112,17 @@ DEMANDS = (
     ),
     *_small("4 KiB", "4k", 3.0),
     *_small("64 KiB", "64k", 1.5),
+    *(
+        Asked(
+            f"1 MiB uploads over {connections} connections, a request each, over nginx PUT + sync",
+            "1m",
+            connections,
+            known.SMALL,
+            known.NGINX_SYNCED,
+            at_least=1.0,
+        )
+        for connections in (4, 16, 64)
+    ),
     Asked(
         "throughput of 1 MiB uploads over 256 connections, over that of 4",
         "1m",

@@ -69,6 +69,7 @@ MEDIUM = Job(
     (known.NGINX_SYNCED,),
     (
         *OURS,
+        known.SMALL,
         known.WORKERS,
         known.RECV,
         known.NGINX_SYNCED,
@@ -77,7 +78,7 @@ MEDIUM = Job(
         known.STARLETTE_SYNCED,
     ),
     (),
-    "1 and 16 connections; those who are not beside us at 64, for time's sake; rsync at 256, which "
+    "1 connection; those who are not beside us at 16 and 64, for time's sake; rsync at 256, which "
     "is 768 processes",
 )
 SMALL = Job(
@@ -123,7 +124,8 @@ def ingest_jobs(*, quick: bool) -> dict[str, Job]:
         _with(
             MEDIUM,
             _cell(MEDIUM, MIB, 4, 256),
-            *[_cell(MEDIUM, MIB, 64, 256, MEDIUM_AT_ENDS)] * (not quick),
+            _cell(MEDIUM, MIB, 16, 256, MEDIUM_AT_ENDS),
+            _cell(MEDIUM, MIB, 64, 256, MEDIUM_AT_ENDS),
             _cell(MEDIUM, MIB, 256, 512, {known.RSYNC}),
         ),
         _with(SMALL, _cell(SMALL, 64 * KIB, 64, 1024 if quick else 2048)),
