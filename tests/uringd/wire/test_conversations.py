@@ -197,9 +197,13 @@ class Conversation(RuleBasedStateMachine):
         if isinstance(message, pb.HelloReply) and reply_to is not None:
             message.features[:] = set(message.features) & set(reply_to.message.features)
         is_reply = reply_to is not None and frame_type is not FrameType.ERROR
-        event = Control(frame_type, is_reply, cookie, upload, message)
         if reply_to is not None:
             event = Control(frame_type, is_reply, reply_to.cookie, reply_to.upload, message)
+        elif isinstance(message, pb.Put):  # its content is in the event, too
+            content = message.content
+            event = Control(frame_type, is_reply, cookie, upload, message, content, crc32c(content))
+        else:
+            event = Control(frame_type, is_reply, cookie, upload, message)
         receiver = self.ends[role.peer]
         receiver.pipe += self.ends[role].connection.send_control(
             frame_type,
