@@ -16,6 +16,7 @@ import uringio
 from uringd.accepting import accept_forever
 from uringd.accounts import Accounts, Kind
 from uringd.catalog import Catalog, CatalogError, open_catalog
+from uringd.collecting import Collecting
 from uringd.config import SLOTS_WANTED, Settings
 from uringd.listeners import Listener, listen
 from uringd.others import Nobody
@@ -98,6 +99,7 @@ class Server:
         self.closing = False
         self.retiring = False
         self._gone = trio.Event()
+        self._collecting = Collecting()
         self._nursery = nursery
         self._checkpoints: set[str] = set()
 
@@ -122,10 +124,12 @@ class Server:
             self._checkpoints.discard(upload.id)
 
     async def keep_house(self) -> None:
-        """Do what is due now and then, until cancelled: checkpoints, expiry."""
+        """Do what is due now and then, until cancelled: garbage, checkpoints, expiry."""
         aged = trio.current_time()
         while True:
             await trio.sleep(self.settings.checkpoint_s)
+            busy = bool(self.registry.open) or self.small.memory.in_use
+            self._collecting.consider(busy=busy)
             self.small.report()
             for upload in list(self.registry.open.values()):
                 if upload.resumable and upload.filling.undurable_bytes:
@@ -220,6 +224,7 @@ class Server:
         self.accounts.give_back(Kind.CONNECTIONS, 1)
         self.strangers.pop(session, None)
         self.sessions.discard(session)
+        self._collecting.ended(len(self.sessions))
         if self.closing and not self.sessions:
             self._gone.set()
 

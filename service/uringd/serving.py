@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from uringd.catalog import CatalogError
+from uringd.collecting import leave_full_collections_to_the_server
 from uringd.groups import leaves
 from uringd.listeners import Listener, ListenError
 from uringd.logs import LogFormat, configure
@@ -44,6 +45,7 @@ def run(settings: Settings, log_format: LogFormat) -> str:
 
         return guarded(supervise, settings, log_format, announce)
     raise_descriptor_limit(settings)
+    leave_full_collections_to_the_server()
     return guarded(serve, settings, announce)
 
 

@@ -72,6 +72,11 @@ class Memory:
         self._free: list[Slot] = []
 
     @property
+    def in_use(self) -> bool:
+        """Whether a small upload is between its header and its answer."""
+        return self.free_bytes < BYTES_MAX
+
+    @property
     def waiting(self) -> bool:
         """Whether somebody waits for room."""
         return bool(self._lot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from uringd.collecting import leave_full_collections_to_the_server
 from uringd.logs import configure
 from uringd.serving import guarded, raise_descriptor_limit
 from uringd.workers.orders import Orders
@@ -24,6 +25,7 @@ def main() -> int:
     orders = Orders.decode(line)
     configure(orders.log_format, worker=orders.worker)  # type: ignore[arg-type]  # it was checked
     raise_descriptor_limit(orders.settings)
+    leave_full_collections_to_the_server()
     error = guarded(work, orders)
     if error:
         os.write(sys.stdout.fileno(), error.encode() + b"\n")
