@@ -2,8 +2,8 @@
 
 What trio and the ring demand of each other:
 - Submissions are batched: operations are prepared as tasks run, and one `submit` goes in when trio
-  is about to wait (`Instrument.before_io_wait`). Only a submit: completion work half done there
-  would wake nobody, for the eventfd does not fire for its rest.
+  is about to wait (`Instrument.before_io_wait`), or for each TURN_MAX of them. Only a submit:
+  completion work half done there would wake nobody, for the eventfd does not fire for its rest.
 - What woke the loop is reaped in `Instrument.after_io_wait`: those who waited for it run in this
   tick. A task that reaps would have them run in the next, behind one more look at all descriptors.
 - One system task reaps. It is a system task because completions must be reaped as long as anybody
@@ -41,6 +41,11 @@ IN_FLIGHT_MAX = 4096
 """Operations in flight through one reactor: beyond it tasks wait their turn. Bounds the kernel's
 memory for requests (about 256 bytes each) and what a close has to wait for."""
 
+TURN_MAX = 32
+"""Operations that a tick prepares before they are handed over, and not only at its end: a tick of a
+hundred small writes is a millisecond of Python, in which the disk would run dry. At QD128 they were
+written 1.2 times as fast as by one submit a tick; 16 and 64 gained less."""
+
 CLOSE_TIMEOUT_S = 60.0
 """How long a close waits for the kernel to give operations back. A disk that takes longer for one
 write has failed; its memory is then leaked, since freeing it could let the disk read other data."""
@@ -65,6 +70,7 @@ class Reactor(trio.abc.Instrument):
         self._many_turn = trio.Semaphore(MANY_MAX)
         self._reaper = trio.CancelScope()
         self._reaped = False
+        self._is_turn_full = False
         self._stopped = trio.Event()
         self._failure: UringioError | None = None
         self._closing = False
@@ -100,6 +106,8 @@ class Reactor(trio.abc.Instrument):
         """
         if self._closing or self._failure is not None:
             self._check_open()
+        if self._is_turn_full:  # before, so that who is cancelled already can take its own back
+            self._hand_over()
         token = self.ring.prepare(operation)
         opcode, counters = operation.opcode, self.counters
         if opcode is WRITE_FIXED or opcode is WRITE:  # as Counters.begun, without the call
@@ -110,6 +118,8 @@ class Reactor(trio.abc.Instrument):
             self._waiting[token] = callback, file, now_ns, operation.length
         else:
             self._waiting[token] = counters.begun(operation, callback)
+        if not token % TURN_MAX:
+            self._is_turn_full = True
         return token
 
     def cancel(self, token: int) -> None:
@@ -244,13 +254,16 @@ class Reactor(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # trio's signature
         """Hand over what the tasks of this tick have prepared (called by trio)."""
-        counters = self.counters
-        counters.tick_ns = 0
+        self.counters.tick_ns = 0
         self._reaped = False
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._is_turn_full = False
         left = self.ring.prepared
         if not left:
             return
-        counters.batches[left.bit_length()] += 1
+        self.counters.batches[left.bit_length()] += 1
         try:
             left = self.ring.submit()
         except UringioError as exc:

@@ -46,7 +46,7 @@ class RingStatistics:
 
     `enters`: io_uring_enter(2) calls; `retries`: those that the kernel refused for a while (EAGAIN,
     EBUSY, EINTR) and that were made again; both 0 for a ring of threads. `batches`: operations
-    handed over at a time, one number for each tick of the event loop that had some; io_uring
+    handed over at a time, of which a tick of the event loop that has many makes several; io_uring
     begins the writes of a `pwrite_many` without being handed them, and counts one for all.
 
     `latencies`: by kind of operation ("write", "read", "fsync", ...), the microseconds from the
