@@ -10,8 +10,8 @@ sys.path.append(str(Path(__file__).parents[1]))  # python -I leaves it out: it i
 
 import click
 
-from bench.harness.block import BlockError, replace_block
-from bench.harness.document import blocks_of, judges_all, show
+from bench.harness.block import BlockError, read_block, replace_block
+from bench.harness.document import blocks_of, judges_all, rejudged, show
 from bench.harness.measurement import CannotRunError
 from bench.harness.results import Result, ResultError
 from bench.harness.suites import save_pictures, suite_of
@@ -43,7 +43,8 @@ def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
     """Draw a result as SVG, and show its tables or write them into a Markdown file.
 
     Without RESULT.json the newest file in bench/results is taken. A job that the result does not
-    have keeps the block it has; the table of what is asked is written by a result that has it all.
+    have keeps the block it has. The table of what is asked is written by a result that has it all;
+    another one writes the rows that it has, and each of them says so.
 
     \b
     Examples:
@@ -63,13 +64,14 @@ def main(*, result_path: Path | None, output: Path, into: Path | None) -> None:
             images = {name: os.path.relpath(path, into.parent) for name, path in pictures.items()}
             text = into.read_text()
             blocks = blocks_of(result, images)
-            if not judges_all(result):  # the table of a whole run stays until the next one
-                del blocks[suite_of(result).acceptance]
+            demands = suite_of(result).acceptance
+            if not judges_all(result):  # the table is of a whole run: this one has some rows of it
+                blocks[demands] = rejudged(read_block(text, demands), result)
             for name, block in blocks.items():
                 text = replace_block(text, name, block)
             into.write_text(text)
             click.echo(f"tables: {into}")
-    except (ResultError, BlockError, CannotRunError) as exc:
+    except (ResultError, BlockError, CannotRunError, ValueError) as exc:
         raise click.ClickException(str(exc)) from exc
 
 

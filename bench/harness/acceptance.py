@@ -232,15 +232,37 @@ def verdict_of(
     return Verdict(figure, asked, measured, met, note)
 
 
+HEAD = ["| figure | asked | measured | |", "| --- | ---: | ---: | --- |"]
+
+
 def markdown_lines(verdicts: list[Verdict]) -> list[str]:
     """Write the rows as a table of Markdown."""
-    lines = ["| figure | asked | measured | |", "| --- | ---: | ---: | --- |"]
-    for verdict in verdicts:
-        said = {True: "met", False: "**not met**", None: "not measured"}[verdict.met]
-        note = f"; {verdict.note}" if verdict.note and verdict.met is not None else ""
-        measured = measured_text(verdict.measured)
-        lines.append(f"| {verdict.figure} | {verdict.asked} | {measured} | {said}{note} |")
-    return lines
+    return HEAD + [_row(verdict) for verdict in verdicts]
+
+
+def merged_lines(lines: list[str], verdicts: list[Verdict], origin: str) -> list[str]:
+    """Write the rows of what was measured over those of a table of the same demands.
+
+    Each says where it comes from. Where there is no table yet, there is none then. Raises
+    ValueError if it has other rows.
+    """
+    if HEAD[-1] not in lines:
+        return lines
+    first = lines.index(HEAD[-1]) + 1
+    merged = list(lines)
+    for at, verdict in enumerate(verdicts, first):
+        if at >= len(lines) or not lines[at].startswith(f"| {verdict.figure} |"):
+            raise ValueError(f"the table has no row for: {verdict.figure}")
+        if verdict.met is not None:
+            merged[at] = _row(verdict, f"; {origin}")
+    return merged
+
+
+def _row(verdict: Verdict, origin: str = "") -> str:
+    said = {True: "met", False: "**not met**", None: "not measured"}[verdict.met]
+    note = f"; {verdict.note}" if verdict.note and verdict.met is not None else ""
+    measured = measured_text(verdict.measured)
+    return f"| {verdict.figure} | {verdict.asked} | {measured} | {said}{note}{origin} |"
 
 
 def measured_text(spread: Spread | None) -> str:

@@ -17,6 +17,9 @@ file that is there and whose blocks were all written before: from start to end, 
 random order, or from start to end with each block durable before the next. `uploads` are many new
 files, sent to a server: a block is a file, and the depth is the number of connections."""
 
+SMALL_FILE_BYTES_MAX = 64 << 10
+"""Of an upload. All of them can stay on the disk to the end: they are some 10 GiB."""
+
 SEED = 20_261_121
 """Any number: the same order in every process."""
 
@@ -51,6 +54,11 @@ class Cell:
     def blocks(self) -> int:
         """How many writes it takes."""
         return self.size_bytes // self.block_bytes
+
+    @property
+    def files_are_small(self) -> bool:
+        """Whether it makes so many files that their number is what they cost."""
+        return self.pattern == "uploads" and self.block_bytes <= SMALL_FILE_BYTES_MAX
 
     def of_size(self, size_bytes: int) -> Cell:
         """Take it with another size in all; an upload is no bigger than all of them."""

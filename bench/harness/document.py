@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bench.harness.acceptance import markdown_lines, measured_text
+from bench.harness.acceptance import markdown_lines, measured_text, merged_lines
 from bench.harness.figures import figures_of
 from bench.harness.method import environment_lines
 from bench.harness.remarks import remarks
@@ -30,6 +30,12 @@ def blocks_of(result: Result, images: Mapping[str, str]) -> dict[str, str]:
     return blocks
 
 
+def rejudged(block: str, result: Result) -> str:
+    """Write what a part of a run has measured into the table of demands of a whole one."""
+    judged = suite_of(result).judge(result)
+    return "\n".join(merged_lines(block.splitlines(), judged, _origin(result)))
+
+
 def judges_all(result: Result) -> bool:
     """Whether a result has all that is asked, so that its table of demands says it all."""
     return all(verdict.met is not None for verdict in suite_of(result).judge(result))
@@ -41,9 +47,7 @@ def _acceptance(result: Result) -> str:
 
 
 def _job(result: Result, job: Job, images: Mapping[str, str]) -> str:
-    said = result.environment
-    origin = f"{rounds_text(result.settings.rounds)}, {said['date']}, commit {said['commit']}"
-    lines = [f"**{job.title}** ({origin})", ""]
+    lines = [f"**{job.title}** ({_origin(result)})", ""]
     for name in suite_of(result).pictures_of(job):
         if name in images:
             lines += [f"![{job.title}]({images[name]})", ""]
@@ -51,6 +55,11 @@ def _job(result: Result, job: Job, images: Mapping[str, str]) -> str:
         lines += markdown_table(sheet)
     lines += [f"- {remark}" for remark in remarks(result, job)]
     return "\n".join(lines)
+
+
+def _origin(result: Result) -> str:
+    said = result.environment
+    return f"{rounds_text(result.settings.rounds)}, {said['date']}, commit {said['commit']}"
 
 
 def _interrupted(result: Result) -> list[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 STILL_POLLS = 3
 """Readings in a row without a change that count as rest."""
+FREE_BYTES_MIN = 8 << 30
+"""What is left to the other measurements: four of the largest files."""
 REST_TIMEOUT_S = 10.0
 """On a machine where others write all the time it never rests: go on then, and say so."""
 
@@ -29,6 +31,18 @@ def fresh_directory(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     return path
+
+
+def set_aside(path: Path) -> None:
+    """Keep a directory of many small files beside, until all is removed at the end.
+
+    ext4 does not give an inode to a new file that was freed in the last minute, and looks at every
+    such one before it finds another: after some thousand removals a file cost 0.1 to 0.25 ms of CPU
+    more, whoever created it. Where the disk is nearly full they are removed all the same.
+    """
+    if path.exists() and shutil.disk_usage(path).free >= FREE_BYTES_MIN:
+        kept = sum(1 for other in path.parent.iterdir() if other.name.startswith(f"{path.name}-"))
+        path.rename(path.with_name(f"{path.name}-{kept}"))
 
 
 def wait_for_rest(directory: Path, timeout_s: float) -> bool:

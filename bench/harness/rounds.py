@@ -15,7 +15,7 @@ from bench.harness.content import expected_crc, file_crc
 from bench.harness.daemon import PYTHON
 from bench.harness.measurement import CannotRunError, DiskFullError, Measurement, Order
 from bench.harness.prepare import lay_out
-from bench.harness.quiet import fresh_directory, wait_for_rest
+from bench.harness.quiet import fresh_directory, set_aside, wait_for_rest
 from bench.harness.resident import cached_bytes
 from bench.harness.results import Run
 
@@ -70,6 +70,7 @@ class Rounds:
     source: Path
     filler: MemoryFiller | None
     watcher: Watcher
+    _last: Cell | None = None
 
     def run(self) -> None:
         """Run them. A contender that cannot do its job is left out of that job from then on.
@@ -113,6 +114,9 @@ class Rounds:
         reason = contender.why_not(cell)
         if reason:
             raise CannotRunError(reason)
+        if self._last is not None and self._last.files_are_small:
+            set_aside(self.directory / "run")
+        self._last = cell
         directory = fresh_directory(self.directory / "run")
         timeout_s = self.result.settings.rest_timeout_s
         source = str(self.source) if contender.uploads else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.harness.acceptance import DEMANDS, Verdict, judge, markdown_lines
+from bench.harness.acceptance import DEMANDS, Verdict, judge, markdown_lines, merged_lines
 from bench.harness.jobs import all_jobs
 from tests.bench.conftest import CELL
 
@@ -98,3 +98,18 @@ def test_what_was_not_measured_is_neither_met_nor_not(make_result: MakeResult) -
     lines = markdown_lines(found)
     assert len(lines) == 2 + len(found)
     assert all("not measured" in line for line in lines[2:])
+
+
+def test_what_is_measured_again_is_written_over_its_rows_and_names_its_run(
+    make_result: MakeResult,
+) -> None:
+    whole = markdown_lines(judge(make_result({"fio": [1.0], "uringio-slots": [1.0]})))
+    again = judge(make_result({"fio": [2.0], "uringio-slots": [1.0]}))
+    merged = merged_lines(["a machine", "", *whole], again, "of today")
+    changed = [line for line in merged if "of today" in line]
+    assert changed[0].startswith("| fresh file, 1 MiB") and "| 2.00 |" in changed[0]
+    assert len(changed) == sum(verdict.met is not None for verdict in again)
+    assert merged[:4] == ["a machine", "", *whole[:2]]
+    assert merged_lines(["no table yet"], again, "of today") == ["no table yet"]
+    with pytest.raises(ValueError, match="the table has no row for: fresh file"):
+        merged_lines([*whole[:2], *whole[3:]], again, "of today")

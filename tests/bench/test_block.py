@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.harness.block import BlockError, replace_block
+from bench.harness.block import BlockError, read_block, replace_block
 
 DOCUMENT = """before
 <!-- figures: one -->
@@ -19,6 +19,7 @@ def test_only_what_stands_between_the_markers_of_that_name_changes() -> None:
     text = replace_block(DOCUMENT, "one", "new\n\n")
     assert text == DOCUMENT.replace("old", "new")
     assert replace_block(text, "one", "new") == text
+    assert (read_block(text, "one"), read_block(text, "two")) == ("new", "")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ def method_lines(settings: Settings, environment: Environment) -> list[str]:
 and cell, each round begins with another one, every run is a process and a server of its own.
 Before a run the last files are removed, everything is synced, and the device is waited for until \
 it rests{memory}.
+Files of at most 64 KiB stay to the end of all runs: ext4 makes new ones slowly behind thousands \
+of removals.
 Ratios are taken within a round, then the median over the rounds; with it the lowest and highest.
 Server and load generator share this machine's CPUs: the CPU of the client is a column of its own.
 CPU is user and system time of all processes of the server, io-wq workers with them; kernel \
