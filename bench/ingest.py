@@ -21,7 +21,7 @@ Ctrl-C ends it early, keeps what is whole, and leaves no server behind.
 
 \b
 Examples:
-  make bench-ingest                                everything, about half an hour
+  make bench-ingest                                everything, about three quarters of an hour
   make bench-ingest QUICK=1                        a short look, three minutes
   python -I bench/ingest.py --jobs 2g,4k           two jobs of them
   python -I bench/ingest.py --jobs 2g --only disk --only uringd --rounds 9
