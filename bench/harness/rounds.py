@@ -70,7 +70,6 @@ class Rounds:
     source: Path
     filler: MemoryFiller | None
     watcher: Watcher
-    _last: Cell | None = None
 
     def run(self) -> None:
         """Run them. A contender that cannot do its job is left out of that job from then on.
@@ -107,6 +106,8 @@ class Rounds:
             else:
                 run = Run(number, position, job.name, cell.name, name, rested, cached, measurement)
                 self.result.runs.append(run)
+            if cell.files_are_small:
+                set_aside(self.directory / "run")
             self.watcher.end(run)
 
     def _measure(self, cell: Cell, name: str) -> tuple[bool, Measurement]:
@@ -114,9 +115,6 @@ class Rounds:
         reason = contender.why_not(cell)
         if reason:
             raise CannotRunError(reason)
-        if self._last is not None and self._last.files_are_small:
-            set_aside(self.directory / "run")
-        self._last = cell
         directory = fresh_directory(self.directory / "run")
         timeout_s = self.result.settings.rest_timeout_s
         source = str(self.source) if contender.uploads else ""

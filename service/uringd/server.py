@@ -224,8 +224,9 @@ class Server:
         self.accounts.give_back(Kind.CONNECTIONS, 1)
         self.strangers.pop(session, None)
         self.sessions.discard(session)
-        self._collecting.ended(len(self.sessions))
-        if self.closing and not self.sessions:
+        if not self.closing:  # else the process ends, and its garbage with it
+            self._collecting.ended(len(self.sessions))
+        elif not self.sessions:
             self._gone.set()
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:

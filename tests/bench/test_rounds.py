@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.harness import rounds
-from bench.harness.cell import Cell
+from bench.harness.cell import SMALL_FILE_BYTES_MAX, Cell
 from bench.harness.content import write_source
 from bench.harness.measurement import CannotRunError, DiskFullError, Order
 from bench.harness.rounds import ContentError, Rounds, measure, rotated
@@ -100,6 +100,16 @@ def test_every_contender_runs_once_a_round_and_nothing_is_left(
     assert run.result.checked == ["fresh/1 MiB QD16/os-write", "fresh/1 MiB QD16/uringio-slots"]
     assert {found.cached_bytes for found in run.result.runs} == {SIZE}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_small_files_of_every_measurement_stay_to_the_end(
+    make_result: MakeResult, write: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "measure", write)
+    cell = replace(CELL, pattern="uploads", block_bytes=SMALL_FILE_BYTES_MAX)
+    monkeypatch.setattr(Rounds, "_check", lambda *_: None)  # it is of one file
+    Running(make_result({"os-write": []}, cell=cell), tmp_path).rounds.run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-1"]
 
 
 def test_a_contender_that_cannot_run_is_left_out_and_the_reason_kept(

@@ -110,3 +110,15 @@ async def test_sessions_that_ended_do_not_stay_in_memory(
                 sessions.update(daemon.server.sessions)
             await until(lambda: not daemon.server.sessions)
         assert 0 < len(sessions) <= 4
+
+
+async def test_a_server_that_leaves_looks_for_no_garbage(
+    serving: Serving, open_peer: OpenPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "ENDED_MIN", 1)
+    leave_full_collections_to_the_server()
+    async with serving() as daemon, open_peer(daemon.unix), open_peer(daemon.unix):
+        before = full_collections()
+        await daemon.server.shut_down()
+        assert not daemon.server.sessions
+        assert full_collections() == before

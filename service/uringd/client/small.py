@@ -50,7 +50,6 @@ SEND_BYTES = 128 << 10
 together in memory that is used again: new memory of this size costs more than the copy. Contents
 of this length and more are sent from where they are."""
 
-
 HEAD_BYTES_MAX = PUT_BYTES_MAX - SMALL_BYTES_MAX
 """What a payload has besides its content."""
 

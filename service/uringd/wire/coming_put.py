@@ -8,7 +8,9 @@ class ComingPut:
     """A PUT whose payload is received into memory: all of it, or its content where that is known.
 
     Checksums are taken of each piece as it comes, which is while it is in the core's cache: that of
-    the payload, and that of the content. `view` is the memory, `head` what came before a content.
+    the payload, and that of the content. (To combine them would take a table for each new length,
+    which costs more than going over the bytes again.) `view` is the memory, `head` what came before
+    a content.
     """
 
     def __init__(self, buffer: bytearray, length: int, memory: memoryview | None) -> None:
